@@ -1,0 +1,68 @@
+"""What a component's check says, and what a node's components together amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Of one component, or of the node. Ordered by `severity`."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+    @property
+    def severity(self) -> int:
+        return list(Status).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The answer of one check. `reason` is a sentence for people; empty only when healthy."""
+
+    status: Status = Status.HEALTHY
+    reason: str = ""
+
+
+HEALTHY = Health()
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentHealth:
+    """A component as the supervisor sees it at one moment."""
+
+    name: str
+    status: Status
+    reason: str
+    since: float
+    """Wall-clock seconds since the epoch at which `status` was entered."""
+    check_seconds: float
+    """How long the newest check took."""
+    recovering: bool
+    """A restart is under way or waiting for its backoff."""
+    failed: bool
+    """Every attempt at recovery is spent; a slow retry goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """The whole node: its components, the worst circuit breaker, and how long it has been up."""
+
+    status: Status
+    reason: str
+    components: Mapping[str, ComponentHealth]
+    circuit_breaker: str
+    uptime_seconds: float
+    """Monotonic seconds since the manager started."""
+
+    @property
+    def recovery_in_progress(self) -> bool:
+        return any(component.recovering for component in self.components.values())
+
+    @property
+    def unhealthy_components(self) -> list[str]:
+        """Names of all components that are not healthy, degraded ones included, as the runbook counts."""
+        return [name for name, component in self.components.items() if component.status is not Status.HEALTHY]

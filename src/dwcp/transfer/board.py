@@ -1,0 +1,134 @@
+"""The board: every transfer this process takes part in, live and recent, for people and programs to read.
+
+Threads of the data path write it, the HTTP API and the metrics read it; a lock guards both sides, and what is
+handed out is a frozen copy.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from dwcp.errors import NotFoundError
+
+RECENT_TRANSFERS = 200
+"""How many ended transfers are kept for `GET /transfers`: a screenful for people, under 100 KB of memory."""
+
+
+class Role(StrEnum):
+    """What this node does in the transfer."""
+
+    SEND = "send"
+    RECEIVE = "receive"
+
+
+class State(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStatus:
+    """One transfer at one moment. Bytes count content, except `wire_bytes`."""
+
+    id: str
+    role: Role
+    peer: str
+    target: str
+    """`EXPORT/PATH` at the node that stores or serves it."""
+    state: State = State.RUNNING
+    started_at: float = 0.0
+    """Wall-clock seconds since the epoch."""
+    seconds: float = 0.0
+    files_total: int = 0
+    """Known so far: grows while the source is still being scanned."""
+    files_done: int = 0
+    bytes_total: int = 0
+    bytes_done: int = 0
+    """Settled: sent and acknowledged, or found unchanged."""
+    wire_bytes: int = 0
+    """All that this transfer put on the network, both ways: TCP payload with TLS records and retransmissions."""
+    streams: int = 0
+    error: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Bits of content settled per second, averaged over the transfer."""
+        return self.bytes_done * 8 / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of content settled per byte on the wire; 0 while nothing was sent."""
+        return self.bytes_done / self.wire_bytes if self.wire_bytes else 0.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to go at the average rate; None while nothing is settled."""
+        left = self.bytes_total - self.bytes_done
+        return left * 8 / self.rate if self.rate else None
+
+
+class Board:
+    """Live and recent transfers of one process. All methods may be called from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._live: dict[str, _Live] = {}
+        self._recent: deque[TransferStatus] = deque(maxlen=RECENT_TRANSFERS)
+
+    def begin(self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]) -> None:
+        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it."""
+        with self._lock:
+            self._live[status.id] = _Live(replace(status, started_at=time.time()), self._clock(), read, cancel)
+
+    def end(self, transfer_id: str, state: State, error: str = "") -> None:
+        """Moves a transfer to the recent ones, its counters as they are now."""
+        with self._lock:
+            live = self._live.pop(transfer_id)
+        final = replace(self._read(live), state=state, error=error)
+        with self._lock:
+            self._recent.appendleft(final)
+
+    def live(self) -> list[TransferStatus]:
+        """Running transfers, oldest first."""
+        with self._lock:
+            entries = list(self._live.values())
+        return [self._read(entry) for entry in entries]
+
+    def recent(self) -> list[TransferStatus]:
+        """Ended transfers, newest first."""
+        with self._lock:
+            return list(self._recent)
+
+    def get(self, transfer_id: str) -> TransferStatus:
+        """One transfer, live or recent. Raises NotFoundError."""
+        for status in [*self.live(), *self.recent()]:
+            if status.id == transfer_id:
+                return status
+        raise NotFoundError(f"no transfer {transfer_id!r} here; GET /transfers lists them")
+
+    def cancel(self, transfer_id: str) -> None:
+        """Asks a live transfer to stop; it ends as `cancelled` soon after. Raises NotFoundError."""
+        with self._lock:
+            live = self._live.get(transfer_id)
+        if live is None:
+            raise NotFoundError(f"no running transfer {transfer_id!r} here; GET /transfers lists them")
+        live.cancel()
+
+    def _read(self, live: _Live) -> TransferStatus:
+        return replace(live.read(live.status), seconds=self._clock() - live.began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    status: TransferStatus
+    began: float
+    read: Callable[[TransferStatus], TransferStatus]
+    cancel: Callable[[], None]

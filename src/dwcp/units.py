@@ -1,0 +1,76 @@
+"""Durations, sizes and rates, as people write them and as the program counts them.
+
+Durations are seconds (float), sizes are bytes (int), rates are bits per second (int).
+"""
+
+from __future__ import annotations
+
+import re
+
+_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]i?)?B?", re.IGNORECASE)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?(bit/s|bps|B/s)", re.IGNORECASE)
+_DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40, "PI": 2**50}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `150ms`, `30s`, `5m`, `1h30m`. Raises ValueError for anything else."""
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        raise ValueError(f"{text!r} is no duration; write for example 150ms, 30s, 5m or 24h")
+    return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `16MiB`, `64 KB`, `4096`. Raises ValueError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write for example 16MiB, 64KB or a number of bytes")
+    return int(float(match[1]) * _prefix(match[2]))
+
+
+def parse_rate(text: str) -> int:
+    """Bits per second in `200Mbit/s`, `1Gbps`, `125MB/s`. Raises ValueError for anything else."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no rate; write for example 200Mbit/s, 125MB/s or a number of bits per second")
+    # 'bit' and 'byte' differ in the case of one letter (IEC 80000-13): only B/s counts bytes.
+    in_bytes = match[3].endswith("B/s")
+    return int(float(match[1]) * _prefix(match[2]) * (8 if in_bytes else 1))
+
+
+def _prefix(text: str | None) -> int:
+    key = (text or "").upper()
+    return _BINARY[key] if key in _BINARY else _DECIMAL[key]
+
+
+def format_size(size: float) -> str:
+    """`1.5 MiB`: binary prefixes, at most four digits."""
+    for prefix in ("", "Ki", "Mi", "Gi", "Ti"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if not prefix else f"{size:.1f} {prefix}B"
+        size /= 1024
+    return f"{size:.1f} PiB"
+
+
+def format_rate(bits_per_second: float) -> str:
+    """`940.2 Mbit/s`: decimal prefixes, as links are sold."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(bits_per_second) < 1000:
+            return f"{bits_per_second:.1f} {prefix}bit/s"
+        bits_per_second /= 1000
+    return f"{bits_per_second:.1f} Tbit/s"
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads back: `150ms`, `30s`, `5m`, `24h`."""
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        count = seconds / _DURATION_UNITS[unit]
+        # a day is written as 24h: operators read hours up to two days
+        if unit == "d" and count < 2:
+            continue
+        if count >= 1 and abs(count - round(count)) < 1e-9:
+            return f"{round(count)}{unit}"
+    return f"{seconds:g}s"
