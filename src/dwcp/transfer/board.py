@@ -83,7 +83,9 @@ class Board:
         self._live: dict[str, _Live] = {}
         self._recent: deque[TransferStatus] = deque(maxlen=RECENT_TRANSFERS)
 
-    def begin(self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]) -> None:
+    def begin(
+        self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]
+    ) -> None:
         """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it."""
         with self._lock:
             self._live[status.id] = _Live(replace(status, started_at=time.time()), self._clock(), read, cancel)

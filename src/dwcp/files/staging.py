@@ -1,0 +1,157 @@
+"""Where files wait until they are whole: the directory `.dwcp` at the root that they will be moved within.
+
+    KEY.part      content of a large file, at its places
+    KEY.journal   which leaves of it are there (`store.journal`); locked (flock(2)) by the transfer that writes it
+    t-*           a small file, symlink or hardlink on its way to its name; worthless once its transfer is gone
+
+The key is made from what the file is to become, so that the same transfer finds its part again, whoever was killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import itertools
+import os
+import time
+import uuid
+from dataclasses import dataclass
+
+import xxhash
+
+from dwcp.errors import TemporaryError
+from dwcp.files.root import DIRECTORY_FLAGS, Root, make_directory
+from dwcp.wire.paths import STAGING, display
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class Part:
+    """An unfinished file, open and locked. `fresh`: nothing was there before."""
+
+    key: str
+    fd: int
+    journal_fd: int
+    fresh: bool
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self.journal_fd)
+
+
+class Staging:
+    """The staging directory of one root. Methods may be called from any thread; all raise OSError."""
+
+    def __init__(self, root: Root) -> None:
+        make_directory(STAGING, root.fd)
+        os.chmod(STAGING, 0o700, dir_fd=root.fd)
+        self.fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
+        self._root = root
+        self._prefix = f"t-{uuid.uuid4().hex[:12]}-"
+        self._numbers = itertools.count()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def open_part(self, key: str, what: bytes) -> Part:
+        """Raises TemporaryError while another transfer receives the same file."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        journal_fd = os.open(f"{key}.journal", flags | os.O_APPEND, 0o600, dir_fd=self.fd)
+        try:
+            fcntl.flock(journal_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = os.open(f"{key}.part", flags, 0o600, dir_fd=self.fd)
+        except BlockingIOError as error:
+            os.close(journal_fd)
+            raise TemporaryError(
+                f"{display(what)} is being received by another transfer; try again when that one has ended"
+            ) from error
+        except OSError:
+            os.close(journal_fd)
+            raise
+        return Part(key, fd, journal_fd, os.fstat(fd).st_size == 0)
+
+    def new_name(self) -> bytes:
+        """A name that nothing has, for a small file."""
+        return f"{self._prefix}{next(self._numbers)}".encode()
+
+    def publish(self, name: bytes, final: bytes, directory: int) -> None:
+        """Gives what waits under `name` its final name in the held `directory`, replacing what has it."""
+        os.rename(name, final, src_dir_fd=self.fd, dst_dir_fd=directory)
+
+    def publish_part(self, part: Part, final: bytes, directory: int) -> None:
+        """Moves a finished part to its name and forgets its journal."""
+        self.publish(f"{part.key}.part".encode(), final, directory)
+        os.unlink(f"{part.key}.journal", dir_fd=self.fd)
+
+    def drop_part(self, part: Part) -> None:
+        """Gives up a part that is of no use."""
+        for suffix in ("part", "journal"):
+            os.unlink(f"{part.key}.{suffix}", dir_fd=self.fd)
+
+    def sync(self) -> None:
+        """Everything written to this file system is on its disk when this returns (syncfs(2))."""
+        if _libc.syncfs(self.fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def discard(self) -> None:
+        """Removes what this transfer left behind, parts with a journal excepted, and the directory if it is empty."""
+        for entry in _names(self.fd):
+            if entry.startswith(self._prefix):
+                os.unlink(entry, dir_fd=self.fd)
+        try:
+            os.rmdir(STAGING, dir_fd=self._root.fd)
+        except OSError:
+            # other transfers keep their parts in it
+            return
+
+
+def part_key(target: bytes, size: int, mtime_ns: int, checksum: str) -> str:
+    """32 hexadecimal digits that name the part of this version of this file."""
+    return xxhash.xxh3_128_hexdigest(b"\0".join([target, b"%d" % size, b"%d" % mtime_ns, checksum.encode()]))
+
+
+def prune(root: Root, older_than: float) -> int:
+    """Removes parts, and small files of transfers that are gone, untouched for `older_than` seconds. Returns how many.
+
+    A part that a transfer holds is locked and stays. Raises OSError.
+    """
+    try:
+        fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
+    except FileNotFoundError:
+        return 0
+    removed = 0
+    try:
+        limit = time.time() - older_than
+        for name in _names(fd):
+            if _is_stale(name, fd, limit):
+                os.unlink(name, dir_fd=fd)
+                removed += 1
+    finally:
+        os.close(fd)
+    return removed
+
+
+def _names(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
+
+
+def _is_stale(name: str, directory: int, limit: float) -> bool:
+    try:
+        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime > limit:
+            return False
+        journal = name.removesuffix(".part") + ".journal" if name.endswith(".part") else name
+        if not journal.endswith(".journal"):
+            return True
+        held = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return name.endswith(".part")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(held)
+    return True

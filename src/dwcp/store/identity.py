@@ -1,0 +1,118 @@
+"""A node's identity: one Ed25519 key, made at first start, and the self-signed certificate that carries it into TLS."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from dwcp.errors import StateError
+from dwcp.wire.handshake import fingerprint
+
+CERTIFICATE_YEARS = 100
+"""Trust hangs on the pinned key, not on a date: a certificate that expires would only cut the link one night."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The key and where its files are."""
+
+    node_name: str
+    private_key: Ed25519PrivateKey
+    key_file: Path
+    certificate_file: Path
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes."""
+        return self.private_key.public_key().public_bytes_raw()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+        return self.private_key.sign(message)
+
+
+def load_or_create(directory: Path, node_name: str) -> Identity:
+    """The identity in `directory`, made there (key readable by its owner alone) when there is none.
+
+    Raises StateError when it cannot be read or written.
+    """
+    key_file, certificate_file = directory / "node.key", directory / "node.crt"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not key_file.exists():
+            _write_new(key_file, _pem(Ed25519PrivateKey.generate()))
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise StateError(f"{key_file} holds no Ed25519 key; move it away and a new identity is made")
+        if not certificate_file.exists():
+            _write_new(certificate_file, _certificate(key, node_name))
+    except OSError as error:
+        raise StateError(
+            f"cannot use the identity in {directory}: {error.strerror}; run as the user that owns it, "
+            f"or name another directory in storage.state_dir"
+        ) from error
+    except ValueError as error:
+        raise StateError(f"{key_file} cannot be read as a private key: {error}") from error
+    return Identity(node_name, key, key_file, certificate_file)
+
+
+def public_key_of(certificate: bytes) -> bytes:
+    """The raw public key in a DER certificate; empty when it holds a key of another kind."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    raw = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    # RFC 8410: an Ed25519 SubjectPublicKeyInfo is a fixed prefix of 12 bytes and the 32 bytes of the key
+    return raw[12:] if raw.startswith(bytes.fromhex("302a300506032b6570032100")) else b""
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Complete or not at all, also for two processes that start at the same time: the first one's stays."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink()
+
+
+def _pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate(key: Ed25519PrivateKey, node_name: str) -> bytes:
+    now = datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_name)])
+    names: list[x509.GeneralName] = [x509.DNSName(node_name), x509.DNSName("localhost")]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=365 * CERTIFICATE_YEARS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, algorithm=None)
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,86 @@
+"""Frames over a link, and the count of what went over it."""
+
+from __future__ import annotations
+
+import threading
+
+from typing_extensions import Buffer
+
+from dwcp.links.interface import Link
+from dwcp.wire import frames
+from dwcp.wire.frames import BodyError, Prefix
+from dwcp.wire.messages import Message, decode, encode
+
+
+class Meter:
+    """All bytes that a transfer put on the network, both ways, over links that come and go."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._links: set[Link] = set()
+        self._sent = self._received = 0
+
+    def add(self, link: Link) -> None:
+        with self._lock:
+            self._links.add(link)
+
+    def remove(self, link: Link) -> None:
+        """Before the link is closed: keeps what it counted."""
+        with self._lock:
+            if link in self._links:
+                self._links.remove(link)
+                sent, received = link.wire_bytes()
+                self._sent += sent
+                self._received += received
+
+    def read(self) -> tuple[int, int]:
+        """(sent, received)."""
+        with self._lock:
+            counts = [link.wire_bytes() for link in self._links]
+            return self._sent + sum(sent for sent, _ in counts), self._received + sum(got for _, got in counts)
+
+
+class Channel:
+    """One link as a sequence of messages. Any thread may send; one receives."""
+
+    def __init__(self, link: Link, max_body: int = frames.MAX_BODY) -> None:
+        self.link = link
+        self.max_body = max_body
+        self._send_lock = threading.Lock()
+        self._prefix = memoryview(bytearray(frames.PREFIX_SIZE))
+
+    def send(self, message: Message, body: Buffer | None = None, body_hash: bytes | None = None) -> None:
+        """Raises UnreachableError or TimeoutExpired, as the link does."""
+        head = frames.seal(message.kind, encode(message), body, body_hash)
+        with self._send_lock:
+            if body is None:
+                self.link.send(head)
+            else:
+                self.link.send(head, body)
+
+    def receive(self) -> tuple[Message, bytes]:
+        """The next message and its body. Raises EOFError at an orderly end, ProtocolError, or as the link does."""
+        message, _, prefix = self.receive_head()
+        body = bytearray(prefix.body_size)
+        self.receive_body(prefix, memoryview(body))
+        return message, bytes(body)
+
+    def receive_head(self) -> tuple[Message, bytes, Prefix]:
+        """The next message, its head as it travelled, and the prefix by which its body has to be received next."""
+        self.link.receive_into(self._prefix)
+        prefix = frames.parse_prefix(bytes(self._prefix), self.max_body)
+        head = bytearray(prefix.head_size)
+        if head:
+            self.link.receive_into(memoryview(head))
+        prefix.check_head(head)
+        raw = bytes(head)
+        return decode(prefix.kind, raw), raw, prefix
+
+    def receive_body(self, prefix: Prefix, view: memoryview) -> None:
+        """Fills `view`, which has the body's size. Raises BodyError when it was damaged; the channel is still good."""
+        if prefix.body_size:
+            self.link.receive_into(view)
+            prefix.check_body(view)
+
+
+__all__ = ["BodyError", "Channel", "Meter"]

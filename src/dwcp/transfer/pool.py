@@ -1,0 +1,52 @@
+"""Buffers, made once and used again: what bounds the memory of a node's transfers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class BufferPool:
+    """Hands out memoryviews; together never more than `limit` bytes, except that one buffer may always be had.
+
+    The newest buffer given back is the next one handed out: it is still in a cache.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._condition = threading.Condition()
+        self._idle: list[bytearray] = []
+        self._bytes = 0
+        self._in_use = 0
+
+    @contextmanager
+    def buffer(self, size: int) -> Iterator[memoryview]:
+        """A buffer of exactly `size` bytes with arbitrary content; waits until there is room for it."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._fits(size))
+            raw = self._take(size)
+        try:
+            yield memoryview(raw)[:size]
+        finally:
+            with self._condition:
+                self._in_use -= 1
+                self._idle.append(raw)
+                self._condition.notify()
+
+    def _fits(self, size: int) -> bool:
+        if any(len(raw) >= size for raw in self._idle) or not self._in_use:
+            return True
+        idle = sum(len(raw) for raw in self._idle)
+        return self._bytes - idle + size <= self.limit
+
+    def _take(self, size: int) -> bytearray:
+        self._in_use += 1
+        for position in range(len(self._idle) - 1, -1, -1):
+            if len(self._idle[position]) >= size:
+                return self._idle.pop(position)
+        # smaller ones make room for the larger one
+        while self._idle and self._bytes + size > self.limit:
+            self._bytes -= len(self._idle.pop(0))
+        self._bytes += size
+        return bytearray(size)

@@ -1,0 +1,48 @@
+"""How far a transfer is, counted by many threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from dwcp.transfer.board import TransferStatus
+
+
+class Progress:
+    """Files and bytes of content. `unchanged` and `deleted` count names, `errors` holds one line for each failed one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files_total = self._files_done = self._bytes_total = self._bytes_done = 0
+        self.unchanged = 0
+        self.deleted = 0
+        self.errors: list[str] = []
+
+    def add(
+        self, *, files_total: int = 0, files_done: int = 0, bytes_total: int = 0, bytes_done: int = 0, unchanged: int = 0
+    ) -> None:
+        with self._lock:
+            self._files_total += files_total
+            self._files_done += files_done
+            self._bytes_total += bytes_total
+            self._bytes_done += bytes_done
+            self.unchanged += unchanged
+
+    def failed(self, line: str) -> None:
+        with self._lock:
+            self.errors.append(line)
+
+    @property
+    def bytes_done(self) -> int:
+        return self._bytes_done
+
+    def fill(self, status: TransferStatus) -> TransferStatus:
+        """`status` with these counts."""
+        with self._lock:
+            return replace(
+                status,
+                files_total=self._files_total,
+                files_done=self._files_done,
+                bytes_total=self._bytes_total,
+                bytes_done=self._bytes_done,
+            )

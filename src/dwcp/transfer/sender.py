@@ -1,0 +1,599 @@
+"""The sending role: announces the tree, learns what the receiver needs, and lets the streams carry it.
+
+Threads: one scans, one for each stream takes tasks from `Work`, and the caller's feeds what comes on the control
+connection to `handle`. The two meet in `Outgoing`, each under its own lock; no lock is held while anything is sent on a
+data connection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+from typing_extensions import Buffer
+
+from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, from_code
+from dwcp.hde import codecs, delta
+from dwcp.hde.adaptive import Adaptive
+from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
+from dwcp.hde.index import PAGE, average_chunk, unpack_index
+from dwcp.transfer.channel import Channel
+from dwcp.transfer.counters import Tally
+from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.progress import Progress
+from dwcp.transfer.settings import Compression
+from dwcp.transfer.source import Reader, Source, StreamReader
+from dwcp.transfer.work import PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
+from dwcp.wire import messages as m
+from dwcp.wire.messages import indexes_of, runs_of
+from dwcp.wire.paths import display
+
+MAX_UNSETTLED = 8192
+"""Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
+ENTRY_BYTES = 128 * 1024
+"""Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
+SEGMENT = 2048
+"""Changed leaves whose page hashes are asked for at once: 4 MiB of index for 2 GiB of image."""
+MAX_RESENDS = 64
+"""Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
+
+log = structlog.get_logger()
+
+
+class Sender:
+    """One transfer's sending end on one session. `finished` is set when it ends, `error` says how if not well."""
+
+    def __init__(
+        self,
+        source: Source,
+        control: Channel,
+        *,
+        checksum: str,
+        compression: Compression,
+        pool: BufferPool,
+        tally: Tally,
+        idle_seconds: float,
+    ) -> None:
+        """`idle_seconds`: an idle stream says PING this often."""
+        self._source = source
+        self._control = control
+        self._hash = HASHES[checksum]
+        self._compression = compression
+        self._adaptive = Adaptive(compression.threshold, enabled=compression.adaptive)
+        self._pool = pool
+        self._tally = tally
+        self._idle_seconds = idle_seconds
+        self._work = Work()
+        self._files: dict[int, Outgoing] = {}
+        self._condition = threading.Condition()
+        self._announced = self._settled = 0
+        self._active_streams = 0
+        self._surplus = 0
+        self._scan_complete = True
+        self.progress = Progress()
+        self.finished = threading.Event()
+        self.error: DwcpError | None = None
+        self.verified = False
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True).start()
+
+    def abort(self, error: DwcpError) -> None:
+        """Ends the transfer with `error`, unless it has ended."""
+        with self._condition:
+            if self.finished.is_set():
+                return
+            self.error = error
+            self.finished.set()
+            self._condition.notify_all()
+        self._stop_streams(error)
+
+    def _finish(self) -> None:
+        with self._condition:
+            self.finished.set()
+            self._condition.notify_all()
+        self._stop_streams(None)
+
+    def _stop_streams(self, error: DwcpError | None) -> None:
+        self._work.close()
+        for file in list(self._files.values()):
+            if isinstance(file.reader, StreamReader) and error is not None:
+                file.reader.abort(error)
+        # readers are closed by the last stream that leaves: another one may be reading
+        with self._condition:
+            if not self._active_streams:
+                self._close_readers()
+
+    def _close_readers(self) -> None:
+        for file in list(self._files.values()):
+            with file.lock:
+                if file.reader is not None:
+                    file.reader.close()
+                    file.reader = None
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except DwcpError as error:
+            self._tell_and_abort(error)
+
+    def _tell_and_abort(self, error: DwcpError) -> None:
+        if not self.finished.is_set() and not isinstance(error, TemporaryError):
+            try:
+                self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
+            except DwcpError as lost:
+                log.info("the peer could not be told of the failure", reason=str(lost))
+        self.abort(error)
+
+    @property
+    def active_streams(self) -> int:
+        return self._active_streams
+
+    def backlog(self) -> int:
+        """Tasks that wait for a stream."""
+        return self._work.backlog()
+
+    def limit_streams(self, limit: int) -> None:
+        """Streams beyond `limit` end after the task that they are at."""
+        with self._condition:
+            self._surplus = max(0, self._active_streams - max(1, limit))
+
+    # -- announcing ----------------------------------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        batch: list[m.Entry] = []
+        size = 0
+
+        def problem(error: DwcpError) -> None:
+            self._scan_complete = False
+            self._failed(str(error))
+
+        for entry in self._source.entries(problem):
+            batch.append(entry)
+            size += len(entry.path) + len(entry.link) + 64
+            if len(batch) >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
+                self._announce(batch)
+                batch, size = [], 0
+        if batch:
+            self._announce(batch)
+        self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
+
+    def _announce(self, entries: list[m.Entry]) -> None:
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self.finished.is_set() or self._announced - self._settled < MAX_UNSETTLED
+            )
+            if self.finished.is_set():
+                raise self.error or Interrupted("the transfer has ended")
+            first = self._announced
+            for number, entry in enumerate(entries, first):
+                self._files[number] = Outgoing(number, entry, self._hash.size)
+            self._announced += len(entries)
+            self.progress.add(
+                files_total=sum(entry.type != "dir" for entry in entries),
+                bytes_total=sum(entry.size for entry in entries),
+            )
+        self._control.send(m.Entries(first=first, entries=entries))
+
+    # -- what the receiver says ----------------------------------------------------------------------------------------
+
+    def handle(self, message: m.Message, body: bytes) -> None:
+        """One message of the control connection. Raises ProtocolError for what has no place here."""
+        match message:
+            case m.Need():
+                self._need(message, body)
+            case m.BaseIndex():
+                self._base_index(message, body)
+            case m.Ack():
+                self._ack(message)
+            case m.Resend():
+                self._resend(message)
+            case m.Done():
+                self._done(message)
+            case m.Error(file=None):
+                self.abort(from_code(message.code, message.message))
+            case m.Error(file=number):
+                self._settle_failed(self._file(number or 0), message.message)
+            case m.StreamLost():
+                log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
+                self._tally.add("frames_corrupt", "corrupted" in message.reason)
+                self.stream_lost(message.stream)
+            case m.Streams():
+                self.limit_streams(message.limit)
+            case m.Finished():
+                self.progress.deleted = message.deleted
+                self.verified = message.verified and not self.progress.errors
+                self._finish()
+            case _:
+                raise ProtocolError(f"the peer sent a {type(message).__name__} to the sending end of a transfer")
+
+    def _file(self, number: int) -> Outgoing:
+        file = self._files.get(number)
+        if file is None:
+            raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
+        return file
+
+    def _need(self, message: m.Need, body: bytes) -> None:
+        if body:
+            if len(message.files) != 1:
+                raise ProtocolError("the peer sent leaf hashes for more than one file at once")
+            file = self._file(message.files[0])
+            if len(body) % self._hash.size:
+                raise ProtocolError("the peer sent leaf hashes of a wrong size")
+            file.have = body
+            file.base_size = message.base_size if self._compression.delta else 0
+            self._begin(file, Mode.COMPARE)
+            return
+        wanted = [self._file(number) for number in message.files]
+        self._work.add_small(file for file in wanted if file.size <= PACK_FILE and file.entry.type == "file")
+        for file in wanted:
+            if file.size > PACK_FILE or file.entry.type == "stream":
+                self._begin(file, Mode.WHOLE)
+
+    def _begin(self, file: Outgoing, mode: Mode) -> None:
+        if file.pending or file.ended:
+            raise ProtocolError(f"the peer asked twice for file {file.id}")
+        if file.entry.type == "stream":
+            file.listed = False
+            threading.Thread(
+                target=self._guard, args=(lambda: self._feed(file, mode),), name="dwcp-feed", daemon=True
+            ).start()
+            return
+        if file.size > PACK_FILE and not file.hashes:
+            raise ProtocolError(f"the peer asked again for file {file.id}")
+        if not file.hashes:
+            file.hashes = bytearray(file.leaves * file.hash_size)
+        file.pending = file.leaves
+        self._work.add_leaves(file, range(file.leaves), file.leaves, mode)
+
+    def _feed(self, file: Outgoing, mode: Mode) -> None:
+        """Turns a stream into tasks as it is read."""
+        reader = self._source.open(file.entry)
+        if not isinstance(reader, StreamReader):
+            raise ProtocolError("only a stream is fed")
+        reader.abort(None)
+        file.reader, file.hashes = reader, reader.hashes
+        for leaf in reader.kept():
+            self._feed_leaf(file, reader, leaf, mode)
+        while (leaf_read := reader.next_leaf()) is not None:
+            self._feed_leaf(file, reader, leaf_read, mode)
+        with file.lock:
+            file.listed = True
+            last = file.pending == 0
+        if last:
+            self._end_phase(file)
+
+    def _feed_leaf(self, file: Outgoing, reader: StreamReader, leaf: int, mode: Mode) -> None:
+        size = reader.leaf_bytes(leaf)
+        with file.lock:
+            file.leaves = max(file.leaves, leaf + 1)
+            file.size = max(file.size, leaf * MIN_LEAF + size)
+            file.pending += 1
+        self.progress.add(bytes_total=size)
+        self._work.add(LeafTask(file, leaf, mode))
+
+    def _base_index(self, message: m.BaseIndex, body: bytes) -> None:
+        file = self._file(message.file)
+        index = unpack_index(body, file.base_size)
+        with file.lock:
+            if not file.segment or file.pending:
+                raise ProtocolError(f"the peer sent an index of file {file.id} that was not asked for")
+            if file.index is not None:
+                index = replace(index, chunks=file.index.chunks)
+            file.index = index
+            file.pending = len(file.segment)
+        self._work.add_leaves(file, file.segment, len(file.segment), Mode.DELTA)
+
+    def _ack(self, message: m.Ack) -> None:
+        file = self._files.get(message.file)
+        if file is None:
+            return
+        for leaf in indexes_of(message.leaves, max(file.leaves, 1)):
+            with file.lock:
+                under_way = file.unacked.pop(leaf, None) is not None
+            if under_way:
+                self._leaf_settled(file, leaf)
+
+    def _leaf_settled(self, file: Outgoing, leaf: int) -> None:
+        with file.lock:
+            size = file.leaf_bytes(leaf)
+            file.settled_bytes += size
+            reader = file.reader
+        self.progress.add(bytes_done=size)
+        if reader is not None:
+            reader.settled(leaf)
+
+    def _resend(self, message: m.Resend) -> None:
+        file = self._file(message.file)
+        leaves = indexes_of(message.leaves, max(file.leaves, 1))
+        file.resends += len(leaves)
+        log.warning(
+            "the peer asks for blocks again", path=display(file.entry.path), leaves=leaves[:8], reason=message.reason
+        )
+        self._tally.add("frames_corrupt", len(leaves))
+        if file.resends > MAX_RESENDS:
+            raise IntegrityError(
+                f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
+            )
+        for leaf in leaves:
+            self._again(file, leaf)
+
+    def _again(self, file: Outgoing, leaf: int) -> None:
+        self._tally.add("blocks_resent")
+        if PACKED in file.unacked:
+            self._work.add_small([file])
+        else:
+            self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
+
+    def _done(self, message: m.Done) -> None:
+        limit = self._announced
+        for number in indexes_of(message.files, limit):
+            self._settle(number, unchanged=False)
+        for number in indexes_of(message.unchanged, limit):
+            self._settle(number, unchanged=True)
+
+    def _settle(self, number: int, *, unchanged: bool) -> None:
+        file = self._file(number)
+        is_file = file.entry.type != "dir"
+        self._tally.add("files_sent", is_file and not unchanged)
+        self._forget(file)
+        self.progress.add(
+            files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
+        )
+
+    def _settle_failed(self, file: Outgoing, reason: str) -> None:
+        self._failed(reason)
+        self._forget(file)
+
+    def _forget(self, file: Outgoing) -> None:
+        with file.lock:
+            reader, file.reader = file.reader, None
+        if reader is not None:
+            reader.close()
+        with self._condition:
+            self._files.pop(file.id, None)
+            self._settled += 1
+            self._condition.notify_all()
+
+    def _failed(self, line: str) -> None:
+        log.warning("a file could not be sent", reason=line)
+        self.progress.failed(line)
+
+    # -- the streams ---------------------------------------------------------------------------------------------------
+
+    def run_stream(self, number: int, channel: Channel) -> None:
+        """Carries tasks over one data connection until the transfer ends or the connection breaks.
+
+        Raises UnreachableError or TimeoutExpired when it breaks; what it carried goes again on another one.
+        """
+        with self._condition:
+            self._active_streams += 1
+        try:
+            while not self._is_surplus():
+                task = self._work.next(self._idle_seconds)
+                if task is None:
+                    if self._work.closed:
+                        break
+                    channel.send(m.Ping())
+                    continue
+                self._perform(task, number, channel)
+            channel.send(m.Bye())
+        finally:
+            with self._condition:
+                self._active_streams -= 1
+                if self.finished.is_set() and not self._active_streams:
+                    self._close_readers()
+
+    def _is_surplus(self) -> bool:
+        with self._condition:
+            if not self._surplus:
+                return False
+            self._surplus -= 1
+            return True
+
+    def stream_lost(self, number: int) -> None:
+        """Queues again what stream `number` carried and the receiver has not acknowledged."""
+        for file in list(self._files.values()):
+            with file.lock:
+                lost = [leaf for leaf, stream in file.unacked.items() if stream == number]
+            for leaf in lost:
+                self._again(file, leaf)
+
+    def _perform(self, task: Task, stream: int, channel: Channel) -> None:
+        if isinstance(task, PackTask):
+            self._send_pack(task.files, stream, channel)
+            return
+        file = task.file
+        if file.id not in self._files:
+            return
+        try:
+            with self._pool.buffer(file.leaf_bytes(task.leaf)) as view:
+                self._leaf(task, view, stream, channel)
+        except TemporaryError:
+            # what is under way on this stream goes again when the stream is found lost; the rest was not begun
+            if task.leaf in file.unacked:
+                self._leaf_done(task)
+            else:
+                self._work.add(task)
+            raise
+        except DwcpError as error:
+            self._give_up(file, error)
+            return
+        self._leaf_done(task)
+
+    def _leaf(self, task: LeafTask, view: memoryview, stream: int, channel: Channel) -> None:
+        file, leaf = task.file, task.leaf
+        reader = self._reader(file)
+        offset = leaf * file.leaf_size
+        if reader.is_hole(offset, len(view)):
+            digest = zero_digest(self._hash.name, len(view))
+            view_is_zero = True
+        else:
+            if reader.read_into(offset, view) != len(view):
+                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
+            digest = self._hash.digest(view)
+            view_is_zero = digest == zero_digest(self._hash.name, len(view))
+        if task.mode is Mode.COMPARE and not task.again:
+            if file.receiver_has(leaf, digest):
+                self._leaf_unchanged(file, leaf, digest)
+                return
+            if file.base_size and not view_is_zero:
+                with file.lock:
+                    file.changed.append(leaf)
+                return
+        with file.lock:
+            file.set_hash(leaf, digest)
+            file.unacked[leaf] = stream
+        if view_is_zero:
+            channel.send(m.Block(file=file.id, leaf=leaf, size=len(view), codec=codecs.ZERO.id, digest=digest))
+            return
+        ops = self._ops(file, leaf, reader, view) if task.mode is Mode.DELTA else []
+        self._send_block(file, leaf, view, digest, ops, channel)
+
+    def _leaf_unchanged(self, file: Outgoing, leaf: int, digest: bytes) -> None:
+        with file.lock:
+            file.set_hash(leaf, digest)
+            file.unchanged.append(leaf)
+        self._leaf_settled(file, leaf)
+
+    def _ops(self, file: Outgoing, leaf: int, reader: Reader, view: memoryview) -> list[delta.Op]:
+        """The leaf as copies and literals; none where that saves nothing."""
+        index = file.index
+        if index is None:
+            return []
+        pages_a_leaf = file.leaf_size // PAGE
+        first_page = file.segment.index(leaf) * pages_a_leaf
+        ops = delta.in_place(view, leaf * file.leaf_size, index.pages, first_page)
+        if index.chunks and 2 * delta.literal_size(ops) > len(view):
+            ops = self._moved_ops(file, leaf, reader, view)
+        return ops if delta.literal_size(ops) < len(view) and len(ops) <= m.MAX_OPS else []
+
+    def _moved_ops(self, file: Outgoing, leaf: int, reader: Reader, view: memoryview) -> list[delta.Op]:
+        if file.index is None:
+            return []
+        offset = leaf * file.leaf_size
+        margin = 4 * average_chunk(file.base_size)
+        start = max(0, offset - margin)
+        size = min(file.size, offset + len(view) + margin) - start
+        window = memoryview(bytearray(size))
+        got = reader.read_into(start, window)
+        return delta.moved(window[:got], start, offset, len(view), file.base_size, file.index)
+
+    def _send_block(
+        self, file: Outgoing, leaf: int, view: memoryview, digest: bytes, ops: list[delta.Op], channel: Channel
+    ) -> None:
+        literal: Buffer = delta.literals(view, ops) if ops else view
+        size = memoryview(literal).nbytes
+        began = time.monotonic()
+        codec, body, tried = self._encode(literal)
+        plain = codec is codecs.NONE and not ops and self._hash is XXH3
+        message = m.Block(
+            file=file.id,
+            leaf=leaf,
+            size=len(view),
+            codec=codec.id,
+            # the frame's own hash says it where the body is the leaf as it is
+            digest=b"" if plain else digest,
+            ops=ops,
+            literal=size,
+        )
+        channel.send(message, body, body_hash=digest if plain else None)
+        if size:
+            self._adaptive.observe(codec is not codecs.NONE, tried, size, time.monotonic() - began)
+
+    def _encode(self, content: Buffer) -> tuple[codecs.Codec, Buffer, bool]:
+        """(codec, body, whether compression was tried)."""
+        chosen = self._compression.codec
+        if chosen is codecs.NONE or not self._adaptive.choose():
+            return codecs.NONE, content, False
+        codec, body = codecs.encode(chosen, self._compression.level, content, self._compression.min_ratio)
+        return codec, body, True
+
+    def _leaf_done(self, task: LeafTask) -> None:
+        if task.again:
+            return
+        with task.file.lock:
+            task.file.pending -= 1
+            last = task.file.pending == 0 and task.file.listed
+        if last:
+            self._end_phase(task.file)
+
+    def _end_phase(self, file: Outgoing) -> None:
+        """All leaves of a phase are through: ask for a finer index of the changed ones, or say that this was all."""
+        if file.changed:
+            with file.lock:
+                file.changed.sort()
+                file.segment, file.changed = file.changed[:SEGMENT], file.changed[SEGMENT:]
+                changed = len(file.segment) + len(file.changed)
+                # content that only changed in place is found by its pages; an index of chunks costs more
+                chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
+            self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
+            return
+        try:
+            self._reader(file).check_unchanged()
+        except DwcpError as error:
+            self._give_up(file, error)
+            return
+        root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
+        file.ended = True
+        runs = runs_of(sorted(file.unchanged))
+        pieces = [runs[at : at + 8192] for at in range(0, len(runs), 8192)] or [[]]
+        for piece in pieces[:-1]:
+            self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
+        self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))
+
+    def _give_up(self, file: Outgoing, error: DwcpError) -> None:
+        """The file cannot be sent; the others go on."""
+        if file.id not in self._files:
+            return
+        self._control.send(m.Error(code=error.code, message=str(error)[:4000], file=file.id))
+        self._settle_failed(file, str(error))
+
+    def _reader(self, file: Outgoing) -> Reader:
+        with file.lock:
+            if file.reader is None:
+                file.reader = self._source.open(file.entry)
+            return file.reader
+
+    def _send_pack(self, files: list[Outgoing], stream: int, channel: Channel) -> None:
+        total = sum(file.size for file in files)
+        with self._pool.buffer(max(1, total)) as view:
+            packed: list[m.Packed] = []
+            at = 0
+            riding = []
+            for file in files:
+                if file.id not in self._files:
+                    continue
+                target = view[at : at + file.size]
+                try:
+                    self._read_small(file, target)
+                except DwcpError as error:
+                    self._give_up(file, error)
+                    continue
+                packed.append(m.Packed(file.id, file.size, self._hash.digest(target)))
+                riding.append(file)
+                at += file.size
+            if not packed:
+                return
+            for file in riding:
+                with file.lock:
+                    file.unacked[PACKED] = stream
+            began = time.monotonic()
+            codec, body, tried = self._encode(view[:at])
+            channel.send(m.Pack(codec=codec.id, size=at, files=packed), body)
+            if at:
+                self._adaptive.observe(codec is not codecs.NONE, tried, at, time.monotonic() - began)
+
+    def _read_small(self, file: Outgoing, target: memoryview) -> None:
+        reader = self._source.open(file.entry)
+        try:
+            if reader.read_into(0, target) != len(target):
+                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
+            reader.check_unchanged()
+        finally:
+            reader.close()

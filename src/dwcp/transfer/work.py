@@ -1,0 +1,191 @@
+"""What a sender still has to do, and the queue from which its streams take it.
+
+A file that the receiver wants goes through these phases; each leaf is one task in each phase that it takes part in:
+
+    whole     read, hash, send
+    compare   read, hash; where the receiver has that very leaf, nothing; where it has a baseline, remember it as
+              changed; else send
+    delta     the changed leaves again, now with finer hashes of the baseline: send what they lack
+
+Any stream takes any task, so streams may come, go and differ in speed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import islice
+
+from dwcp.hde.hashes import MIN_LEAF, leaf_count, leaf_size
+from dwcp.hde.index import Index
+from dwcp.transfer.source import Reader
+from dwcp.wire.messages import MAX_PACK_FILES, Entry
+
+PACK_FILE = 128 * 1024
+"""Files up to this size ride together: above it the cost of a file is its content."""
+PACK_BYTES = 1024 * 1024
+
+
+class Mode(Enum):
+    WHOLE = auto()
+    COMPARE = auto()
+    DELTA = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """One announced file until it is settled. Fields are guarded by `lock`, except those that never change."""
+
+    id: int
+    entry: Entry
+    hash_size: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reader: Reader | None = None
+    size: int = 0
+    leaves: int = 0
+    hashes: bytearray = field(default_factory=bytearray)
+    """Digests of the leaves, in order; `hash_size` bytes each."""
+    have: bytes = b""
+    """The receiver's digests of its leaves; zeros where it has none."""
+    base_size: int = 0
+    """Of the baseline that the receiver can give finer hashes of; 0: none."""
+    index: Index | None = None
+    segment: list[int] = field(default_factory=list)
+    """The changed leaves that `index.pages` is about."""
+    changed: list[int] = field(default_factory=list)
+    """Leaves to be sent as deltas, not in a segment yet."""
+    unchanged: list[int] = field(default_factory=list)
+    pending: int = 0
+    """Tasks of the present phase that are not done."""
+    listed: bool = True
+    """No further task will be added to the present phase; false while a stream is still being read."""
+    ended: bool = False
+    """FILE_END was sent."""
+    unacked: dict[int, int] = field(default_factory=dict)
+    """Leaf (or PACKED) to the stream that carried it last."""
+    settled_bytes: int = 0
+    resends: int = 0
+
+    def __post_init__(self) -> None:
+        self.size = self.entry.size
+        self.leaves = leaf_count(self.size)
+        self.hashes = bytearray(self.leaves * self.hash_size) if self.size > PACK_FILE else bytearray()
+
+    @property
+    def leaf_size(self) -> int:
+        return MIN_LEAF if self.entry.type == "stream" else leaf_size(self.size)
+
+    def leaf_bytes(self, leaf: int) -> int:
+        return min(self.leaf_size, self.size - leaf * self.leaf_size)
+
+    def receiver_has(self, leaf: int, digest: bytes) -> bool:
+        at = leaf * self.hash_size
+        return self.have[at : at + self.hash_size] == digest
+
+    def set_hash(self, leaf: int, digest: bytes) -> None:
+        self.hashes[leaf * self.hash_size : (leaf + 1) * self.hash_size] = digest
+
+
+PACKED = -1
+"""Stands for the one leaf of a file that rides in a pack, in `Outgoing.unacked`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafTask:
+    file: Outgoing
+    leaf: int
+    mode: Mode
+    again: bool = False
+    """Sent before: it counts no more towards the phase, and goes plain and whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackTask:
+    files: list[Outgoing]
+
+
+Task = LeafTask | PackTask
+
+
+class Work:
+    """The queue. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._urgent: deque[Task] = deque()
+        self._jobs: deque[tuple[Outgoing, Iterator[int], Mode]] = deque()
+        self._small: deque[Outgoing] = deque()
+        self._leaves_left = 0
+        self._closed = False
+
+    def add_small(self, files: Iterable[Outgoing]) -> None:
+        with self._condition:
+            self._small.extend(files)
+            self._condition.notify_all()
+
+    def add_leaves(self, file: Outgoing, leaves: Iterable[int], count: int, mode: Mode) -> None:
+        """`count` leaves, taken from `leaves` one by one as streams become free."""
+        with self._condition:
+            self._jobs.append((file, iter(leaves), mode))
+            self._leaves_left += count
+            self._condition.notify_all()
+
+    def add(self, task: Task) -> None:
+        """Goes before everything else."""
+        with self._condition:
+            self._urgent.append(task)
+            self._condition.notify()
+
+    def next(self, seconds: float) -> Task | None:
+        """Waits for a task, at most `seconds`; None when there was none, or after `close`."""
+        with self._condition:
+            self._condition.wait_for(self._any, seconds)
+            if self._closed:
+                return None
+            if self._urgent:
+                return self._urgent.popleft()
+            # small files alternate with leaves by their own accord: packs are taken first, they are quickly done
+            if self._small:
+                return PackTask(self._next_pack())
+            return self._next_leaf()
+
+    def backlog(self) -> int:
+        """Tasks that wait, so how many more streams would find work."""
+        with self._condition:
+            packs = sum(file.size for file in islice(self._small, 4096)) // PACK_BYTES + bool(self._small)
+            return len(self._urgent) + self._leaves_left + packs
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """No more tasks for anyone."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def _any(self) -> bool:
+        return bool(self._closed or self._urgent or self._small or self._leaves_left)
+
+    def _next_pack(self) -> list[Outgoing]:
+        files: list[Outgoing] = []
+        size = 0
+        while self._small and len(files) < MAX_PACK_FILES and size + self._small[0].size <= PACK_BYTES:
+            file = self._small.popleft()
+            size += file.size
+            files.append(file)
+        return files
+
+    def _next_leaf(self) -> LeafTask | None:
+        while self._jobs:
+            file, leaves, mode = self._jobs[0]
+            leaf = next(leaves, None)
+            if leaf is not None:
+                self._leaves_left -= 1
+                return LeafTask(file, leaf, mode)
+            self._jobs.popleft()
+        return None

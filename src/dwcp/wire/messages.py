@@ -1,0 +1,380 @@
+"""What frames say: one class a type, and the table from type to class.
+
+Heads are MessagePack maps from field name to value; unknown fields are ignored, so a newer peer may say more. BLOCK and
+PACK, of which there are many, are arrays in field order. Every length that a peer chooses is bounded here, before
+anything is done with it; `decode` raises ProtocolError for whatever does not fit.
+
+Files are named by `file`, their number in the order of ENTRIES, from 0. Leaves are the equal pieces into which a file
+is cut (`leaf_size`), the unit of sending, hashing, acknowledging and resuming. `Runs` are [first, count] pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dwcp.errors import ProtocolError
+
+VERSION = 1
+
+Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
+SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
+PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
+Run: TypeAlias = tuple[Index, Index]
+Runs: TypeAlias = Annotated[list[Run], Meta(max_length=8192)]
+
+MAX_ENTRIES = 512
+"""Files announced in one ENTRIES: 512 long paths stay under MAX_HEAD."""
+MAX_PACK_FILES = 512
+"""Small files that ride in one PACK: its head stays under MAX_HEAD."""
+MAX_OPS = 4096
+"""Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
+
+
+class Message(Struct, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
+    """Base of all heads; `kind` is the frame's type."""
+
+    kind: ClassVar[int]
+
+
+# -- handshake, first on every connection ------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """Initiator, first frame of a session's control connection."""
+
+    kind = 1
+    versions: Annotated[list[Index], Meta(min_length=1, max_length=16)]
+    node: Name
+    key: Key
+    nonce: Key
+    features: Annotated[list[Name], Meta(max_length=64)] = []
+
+
+class HelloReply(Message):
+    """Responder, followed at once by its AUTH."""
+
+    kind = 2
+    version: Index
+    node: Name
+    key: Key
+    nonce: Key
+    features: Annotated[list[Name], Meta(max_length=64)] = []
+
+
+class Auth(Message):
+    """Proves the sender's key: a signature over the transcript and the sender's part in it; see `handshake`."""
+
+    kind = 3
+    signature: Signature
+
+
+class Welcome(Message):
+    """Responder accepts. `join_key` is what later connections of this session prove to know."""
+
+    kind = 4
+    session: SessionId
+    join_key: Key
+
+
+class Join(Message):
+    """First frame of a data connection. `mac` is HMAC-SHA-256 under the join key over session and stream number."""
+
+    kind = 5
+    session: SessionId
+    stream: Index
+    mac: Key
+
+
+class Joined(Message):
+    kind = 6
+
+
+# -- at any time -------------------------------------------------------------------------------------------------------
+
+
+class Error(Message):
+    """Something failed. With `file` set it concerns that file alone; without, the request or the whole session."""
+
+    kind = 7
+    code: Name
+    message: Annotated[str, Meta(max_length=4096)]
+    file: Index | None = None
+
+
+class Ping(Message):
+    kind = 8
+    token: Count = 0
+
+
+class Pong(Message):
+    kind = 9
+    token: Count = 0
+
+
+class Bye(Message):
+    """No more will come on this connection; it is closed next."""
+
+    kind = 10
+
+
+# -- requests on the control connection --------------------------------------------------------------------------------
+
+
+class List(Message):
+    kind = 16
+    path: PathBytes
+
+
+class ListEntry(Struct, array_like=True, frozen=True):
+    name: Annotated[bytes, Meta(max_length=4096)]
+    type: Name
+    size: Count
+    mtime_ns: int
+    mode: Index
+    link: PathBytes
+
+
+class Listing(Message):
+    """Answer to LIST, in as many frames as it takes; `more` is false in the last."""
+
+    kind = 17
+    entries: Annotated[list[ListEntry], Meta(max_length=MAX_ENTRIES)]
+    more: bool = False
+
+
+class Open(Message):
+    """Begins a transfer on this session: `put` from initiator to responder, `get` the other way."""
+
+    kind = 20
+    transfer: Name
+    direction: Annotated[str, Meta(pattern="^(put|get)$")]
+    path: PathBytes
+    delete: bool = False
+    checksum: Annotated[str, Meta(pattern="^(xxh3|blake3)$")] = "xxh3"
+    delta: bool = True
+
+
+class Opened(Message):
+    kind = 21
+
+
+# -- sender to receiver ------------------------------------------------------------------------------------------------
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """One name of the tree. `path` is relative to what was opened; empty for that itself."""
+
+    path: PathBytes
+    type: Annotated[str, Meta(pattern="^(file|dir|symlink|hardlink|stream)$")]
+    mode: Index = 0
+    mtime_ns: int = 0
+    size: Count = 0
+    link: PathBytes = b""
+    """Target of a symlink; path of the first name of a hardlink."""
+
+
+class Entries(Message):
+    kind = 24
+    first: Index
+    entries: Annotated[list[Entry], Meta(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class Scanned(Message):
+    """The source is listed to the end. `complete` is false where something of it could not be read."""
+
+    kind = 25
+    count: Index
+    complete: bool
+
+
+Op: TypeAlias = tuple[Annotated[int, Meta(ge=-1, le=2**63 - 1)], Index]
+
+
+class Block(Message, array_like=True):
+    """One leaf, on a data connection. The body holds its literal bytes, encoded by `codec`.
+
+    `digest` is of the decoded leaf; empty where the body is the leaf as it is and its frame's hash says the same.
+    `ops` put the leaf together: [offset in the baseline, length], offset -1 for literal bytes; none: all literal.
+    """
+
+    kind = 26
+    file: Index
+    leaf: Index
+    size: Index
+    codec: Index
+    digest: Annotated[bytes, Meta(max_length=32)] = b""
+    ops: Annotated[list[Op], Meta(max_length=MAX_OPS)] = []
+    literal: Index = 0
+    """Bytes of literal content that the body decodes to."""
+
+
+class Packed(Struct, array_like=True, frozen=True):
+    file: Index
+    size: Index
+    digest: Digest
+
+
+class Pack(Message, array_like=True):
+    """Small files, whole, end to end in one body, on a data connection."""
+
+    kind = 27
+    codec: Index
+    size: Index
+    files: Annotated[list[Packed], Meta(min_length=1, max_length=MAX_PACK_FILES)]
+
+
+class FileEnd(Message):
+    """All leaves of the file were sent or found unchanged. `root` is the hash of its leaf hashes and its size."""
+
+    kind = 28
+    file: Index
+    size: Count
+    root: Digest
+    unchanged: Runs = []
+    """Leaves that the receiver has: where it stands in its own list of leaf hashes."""
+    more: bool = False
+    """Another FILE_END with further `unchanged` runs of the same file follows."""
+
+
+class IndexRequest(Message):
+    """Sender asks for finer hashes of the receiver's baseline."""
+
+    kind = 29
+    file: Index
+    pages: Runs = []
+    """Leaves whose page hashes are wanted."""
+    chunks: bool = False
+
+
+# -- receiver to sender ------------------------------------------------------------------------------------------------
+
+
+class Need(Message):
+    """What the receiver wants of a file.
+
+    The body of a file that it has something of is the digests of its leaves, in order, all zero where it has none;
+    as many as the sender's file has leaves.
+    """
+
+    kind = 32
+    files: Annotated[list[Index], Meta(max_length=MAX_ENTRIES)]
+    """Wanted whole; or, where there is a body, the one file that the body is about."""
+    base_size: Count = 0
+    """Size of the baseline that finer hashes can be asked of; 0 when there is none."""
+
+
+class BaseIndex(Message):
+    """Answer to INDEX_REQUEST; the body is laid out in `hde.index`."""
+
+    kind = 33
+    file: Index
+
+
+class Ack(Message):
+    """These leaves are on the receiver's disk and in its journal: they will not be asked for again."""
+
+    kind = 34
+    file: Index
+    leaves: Runs
+
+
+class Resend(Message):
+    """These leaves did not arrive whole."""
+
+    kind = 35
+    file: Index
+    leaves: Runs
+    reason: Text
+
+
+class Done(Message):
+    """These files are verified, durable and have their final names; `unchanged` ones had before."""
+
+    kind = 36
+    files: Runs
+    unchanged: Runs = []
+
+
+class StreamLost(Message):
+    """A data connection broke at the receiver's end: what it carried and is not acknowledged must go again."""
+
+    kind = 37
+    stream: Index
+    reason: Text
+
+
+class Streams(Message):
+    """Use no more data connections than this; the sender ends the others after the block that is under way."""
+
+    kind = 39
+    limit: Index
+
+
+class Finished(Message):
+    """Everything that can be done is done."""
+
+    kind = 38
+    deleted: Count
+    verified: bool
+
+
+MESSAGES: dict[int, type[Message]] = {
+    cls.kind: cls
+    for cls in (
+        *(Hello, HelloReply, Auth, Welcome, Join, Joined),
+        *(Error, Ping, Pong, Bye),
+        *(List, Listing, Open, Opened),
+        *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
+        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
+    )
+}
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in MESSAGES.items()}
+
+
+def encode(message: Message) -> bytes:
+    """The head of the frame of type `message.kind`."""
+    return _ENCODER.encode(message)
+
+
+def decode(kind: int, head: bytes) -> Message:
+    """The message in a frame. Raises ProtocolError for an unknown type or a head that breaks its limits."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise ProtocolError(f"the peer sent a frame of unknown type {kind}")
+    try:
+        return decoder.decode(head)
+    except (msgspec.DecodeError, RecursionError) as error:
+        name = MESSAGES[kind].__name__
+        raise ProtocolError(f"the peer sent a malformed {name}: {error}") from error
+
+
+def runs_of(indexes: list[int]) -> list[tuple[int, int]]:
+    """Ascending indexes as [first, count] pairs."""
+    runs: list[tuple[int, int]] = []
+    for index in indexes:
+        if runs and runs[-1][0] + runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((index, 1))
+    return runs
+
+
+def indexes_of(runs: list[tuple[int, int]], limit: int) -> list[int]:
+    """The indexes in runs. Raises ProtocolError where one reaches `limit` or they are more than `limit` together."""
+    total = 0
+    for first, count in runs:
+        total += count
+        if first + count > limit or total > limit:
+            raise ProtocolError(f"the peer named {first}+{count} where only {limit} exist")
+    return [index for first, count in runs for index in range(first, first + count)]
