@@ -109,10 +109,17 @@ class CircuitOpenError(TemporaryError):
 
 
 class PartialError(DwcpError):
-    """Some files arrived and are verified, some did not; the message lists the latter."""
+    """Some files arrived and are verified, some did not; the message begins to list the latter.
+
+    `result`: the `TransferResult` of the transfer, whose `errors` has all of them; None on the way through a peer.
+    """
 
     exit_code = 23
     code = "partial"
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Interrupted(DwcpError):

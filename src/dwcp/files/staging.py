@@ -54,8 +54,16 @@ class Staging:
     def close(self) -> None:
         os.close(self.fd)
 
+    def has_part(self, key: str) -> bool:
+        """Whether an earlier transfer left something to resume."""
+        try:
+            os.stat(f"{key}.journal", dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def open_part(self, key: str, what: bytes) -> Part:
-        """Raises TemporaryError while another transfer receives the same file."""
+        """Made where missing. Raises TemporaryError while another transfer receives the same file."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         journal_fd = os.open(f"{key}.journal", flags | os.O_APPEND, 0o600, dir_fd=self.fd)
         try:
@@ -74,6 +82,12 @@ class Staging:
     def new_name(self) -> bytes:
         """A name that nothing has, for a small file."""
         return f"{self._prefix}{next(self._numbers)}".encode()
+
+    def create(self) -> tuple[bytes, int]:
+        """A new, empty file under such a name: (name, descriptor to write)."""
+        name = self.new_name()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return name, os.open(name, flags, 0o600, dir_fd=self.fd)
 
     def publish(self, name: bytes, final: bytes, directory: int) -> None:
         """Gives what waits under `name` its final name in the held `directory`, replacing what has it."""
@@ -94,6 +108,14 @@ class Staging:
         if _libc.syncfs(self.fd) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+
+    def sync_file(self, name: bytes) -> None:
+        """The same for one small file."""
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def discard(self) -> None:
         """Removes what this transfer left behind, parts with a journal excepted, and the directory if it is empty."""

@@ -9,7 +9,7 @@ from dwcp.transfer.board import TransferStatus
 
 
 class Progress:
-    """Files and bytes of content. `unchanged` and `deleted` count names, `errors` holds one line for each failed one."""
+    """Files and bytes of content. `unchanged` and `deleted` count names; `errors` has a line for each that failed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,13 @@ class Progress:
         self.errors: list[str] = []
 
     def add(
-        self, *, files_total: int = 0, files_done: int = 0, bytes_total: int = 0, bytes_done: int = 0, unchanged: int = 0
+        self,
+        *,
+        files_total: int = 0,
+        files_done: int = 0,
+        bytes_total: int = 0,
+        bytes_done: int = 0,
+        unchanged: int = 0,
     ) -> None:
         with self._lock:
             self._files_total += files_total

@@ -120,9 +120,9 @@ class Sender:
         try:
             step()
         except DwcpError as error:
-            self._tell_and_abort(error)
+            self.tell_and_abort(error)
 
-    def _tell_and_abort(self, error: DwcpError) -> None:
+    def tell_and_abort(self, error: DwcpError) -> None:
         if not self.finished.is_set() and not isinstance(error, TemporaryError):
             try:
                 self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
@@ -165,9 +165,7 @@ class Sender:
 
     def _announce(self, entries: list[m.Entry]) -> None:
         with self._condition:
-            self._condition.wait_for(
-                lambda: self.finished.is_set() or self._announced - self._settled < MAX_UNSETTLED
-            )
+            self._condition.wait_for(lambda: self.finished.is_set() or self._announced - self._settled < MAX_UNSETTLED)
             if self.finished.is_set():
                 raise self.error or Interrupted("the transfer has ended")
             first = self._announced

@@ -325,6 +325,8 @@ class Finished(Message):
     kind = 38
     deleted: Count
     verified: bool
+    errors: Annotated[list[Text], Meta(max_length=64)] = []
+    """What failed after the files were done: links, deletions, times of directories."""
 
 
 MESSAGES: dict[int, type[Message]] = {

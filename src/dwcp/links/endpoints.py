@@ -1,0 +1,132 @@
+"""Makes links: dials one, or takes one over from an accepted socket. Plain between loopback addresses, TLS elsewhere."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+
+from dwcp.errors import RefusedError, TimeoutExpired, UnreachableError
+from dwcp.links import sockopts, tls
+from dwcp.links.sockopts import Effective, SocketOptions
+from dwcp.links.tcp import TcpLink
+from dwcp.links.tls import TlsLink
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: all streams of one peer at once (max_streams, tcp(7): capped by somaxconn)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What the configuration says of links. Times in seconds."""
+
+    options: SocketOptions
+    connect_timeout: float
+    read_timeout: float
+    write_timeout: float
+    tls: str
+    """auto, always or never."""
+    certificate_file: str
+    key_file: str
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[IPv6]:PORT` or `:PORT`; the host is empty for all addresses."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Of a numeric address; IPv4 in IPv6 clothes counts as what it is."""
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def dial(address: str, settings: LinkSettings) -> tuple[TcpLink | TlsLink, Effective]:
+    """A link to `HOST:PORT`, and what its socket was given. Tries every address that the name has.
+
+    Raises UnreachableError or TimeoutExpired.
+    """
+    host, port = split_address(address)
+    try:
+        candidates = socket.getaddrinfo(host or "localhost", port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnreachableError(f"cannot resolve {host!r}: {error.strerror}; check the peer's address") from error
+    failures = []
+    for family, kind, protocol, _, target in candidates:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            effective = sockopts.apply(sock, settings.options)
+            sock.settimeout(settings.connect_timeout)
+            sock.connect(target)
+            return _secure_client(sock, settings), effective
+        except TimeoutError:
+            sock.close()
+            failures.append(f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)")
+        except ssl.SSLError as error:
+            sock.close()
+            failures.append(f"TLS failed: {error.reason or error}")
+        except OSError as error:
+            sock.close()
+            failures.append(error.strerror or str(error))
+    raise UnreachableError(f"cannot connect to {address}: {'; '.join(dict.fromkeys(failures))}")
+
+
+def _secure_client(sock: socket.socket, settings: LinkSettings) -> TcpLink | TlsLink:
+    local = is_loopback(sock.getpeername()[0])
+    if settings.tls == "never" or (settings.tls == "auto" and local):
+        return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
+    secured = tls.client_context().wrap_socket(sock)
+    return TlsLink(secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
+
+
+def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:
+    """The link on an accepted socket: its first byte tells TLS from plain, the policy says which may be.
+
+    Raises RefusedError, UnreachableError or TimeoutExpired; the socket is the caller's to close then.
+    """
+    sockopts.apply(sock, settings.options)
+    sock.settimeout(handshake_timeout)
+    try:
+        first = sock.recv(1, socket.MSG_PEEK)
+        if first and first[0] == tls.FIRST_BYTE:
+            context = tls.server_context(settings.certificate_file, settings.key_file)
+            secured = context.wrap_socket(sock, server_side=True)
+            return TlsLink(secured, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
+        local = is_loopback(sock.getpeername()[0])
+        if settings.tls == "always" or (settings.tls == "auto" and not local):
+            raise RefusedError(f"{sock.getpeername()[0]} speaks without TLS, which only loopback may (security.tls)")
+        return TcpLink(sock, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
+    except TimeoutError as error:
+        raise TimeoutExpired(f"a connection said nothing for {handshake_timeout:g} s") from error
+    except OSError as error:
+        raise UnreachableError(f"a connection was lost in its first moments: {error.strerror or error}") from error
+
+
+def listen(address: str, options: SocketOptions) -> socket.socket:
+    """A listening socket on `HOST:PORT`; both IP versions where the host is empty.
+
+    Buffers are set before, because accepted sockets inherit the window scale that follows from them (tcp(7)).
+    Raises UnreachableError when the address cannot be had.
+    """
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(host)))
+        sockopts.apply(sock, options)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise UnreachableError(
+            f"cannot listen on {address}: {error.strerror}; see who has it with `ss -ltnp`, or change transport.listen"
+        ) from error
+    return sock

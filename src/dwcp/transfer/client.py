@@ -1,0 +1,253 @@
+"""The library's way in: `async with connect("node2") as peer: await peer.send("tree", "inbox/tree")`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar
+
+from dwcp.config import Config, default_files, load_config
+from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
+from dwcp.files.root import Root
+from dwcp.store.identity import load_or_create
+from dwcp.transfer.board import TransferStatus
+from dwcp.transfer.download import StreamDestination
+from dwcp.transfer.node import Node
+from dwcp.transfer.outbound import Order, Outbound, TransferResult
+from dwcp.transfer.probe import address_of
+from dwcp.transfer.session import Dialled, Heartbeat, dial_session
+from dwcp.transfer.source import Source, StreamSource, TreeSource
+from dwcp.wire import messages as m
+from dwcp.wire.paths import check_relative
+
+Checksum = Literal["xxh3", "blake3"]
+OnProgress = Callable[[TransferStatus], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEntry:
+    """One name at a peer. `kind`: file, dir, symlink, special or export; `size` in bytes; `target` of a symlink."""
+
+    name: str
+    kind: str
+    size: int
+    mtime_ns: int
+    mode: int
+    target: str
+
+
+class Peer:
+    """A configured peer with a proved session. Made by `connect`; its methods may be awaited one after the other or at
+    the same time, each transfer runs on a session of its own."""
+
+    def __init__(self, node: Node, name: str, address: str, session: Dialled) -> None:
+        self.name = name
+        self.address = address
+        self.fingerprint = node.config.peers[name].fingerprint
+        self._node = node
+        self._session = session
+        self._request_lock = threading.Lock()
+
+    async def send(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        target: str,
+        *,
+        delete: bool = False,
+        checksum: Checksum = "xxh3",
+        on_progress: OnProgress | None = None,
+    ) -> TransferResult:
+        """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, or whatever a stream yields.
+
+        With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
+        `target` what the source does not have. `on_progress` is called from another thread, about 5 times a second.
+
+        Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
+        StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
+        """
+        if isinstance(source, str | os.PathLike):
+            path = Path(source)
+            order_source: Source = _tree_source(path)
+            remote = _remote_path(target, os.fsencode(os.path.basename(os.path.abspath(path))))  # noqa: PTH100, PTH119
+        else:
+            order_source = StreamSource(source)
+            remote = _remote_path(target, None)
+        order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
+        try:
+            return await self._run(order, on_progress)
+        finally:
+            order_source.close()
+
+    async def get(
+        self,
+        source: str,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        delete: bool = False,
+        checksum: Checksum = "xxh3",
+        on_progress: OnProgress | None = None,
+    ) -> TransferResult:
+        """Makes the local `target` what `source` (EXPORT/PATH at the peer) is; the mirror of `send`.
+
+        A `target` that ends in a slash, or is `.` or `..`, gets the source's own name inside. Into a stream only a
+        single file can be got. Raises as `send`.
+        """
+        remote = _remote_path(source, None)
+        if isinstance(target, str | os.PathLike):
+            destination = _destination(os.fspath(target), remote)
+            order = self._order(remote, delete=delete, checksum=checksum, destination=destination)
+            return await self._run(order, on_progress)
+        with StreamDestination(target) as stream:
+            order = self._order(remote, delete=False, checksum=checksum, destination=stream.destination)
+            result = await self._run(order, on_progress)
+            await asyncio.to_thread(stream.copy)
+            return result
+
+    async def ls(self, path: str = "") -> list[RemoteEntry]:
+        """What is in a directory of the peer; its exports for the empty path. Raises NotFoundError, RefusedError."""
+        return await asyncio.to_thread(self._list, os.fsencode(path))
+
+    async def ping(self) -> float:
+        """Seconds of one round trip on the session."""
+        return await asyncio.to_thread(self._ping)
+
+    # -- blocking parts, in threads ------------------------------------------------------------------------------------
+
+    def _order(
+        self,
+        remote: bytes,
+        *,
+        delete: bool,
+        checksum: Checksum,
+        source: Source | None = None,
+        destination: tuple[Path, tuple[bytes, ...]] | None = None,
+    ) -> Order:
+        return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
+
+    async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
+        outbound = Outbound(self._node, order, on_progress)
+        return await _cancellable(outbound.run, outbound.cancel)
+
+    def _list(self, path: bytes) -> list[RemoteEntry]:
+        entries: list[RemoteEntry] = []
+        with self._request_lock:
+            self._session.channel.send(m.List(path=path))
+            while True:
+                answer = self._answer(m.Listing)
+                entries += [
+                    RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
+                    for e in answer.entries
+                ]
+                if not answer.more:
+                    return entries
+
+    def _ping(self) -> float:
+        import time
+
+        with self._request_lock:
+            began = time.monotonic()
+            self._session.channel.send(m.Ping(token=1))
+            self._answer(m.Pong)
+            return time.monotonic() - began
+
+    def _answer(self, kind: type[M]) -> M:
+        while True:
+            try:
+                message, _ = self._session.channel.receive()
+            except EOFError as error:
+                raise UnreachableError(f"{self.name} closed the session") from error
+            if isinstance(message, m.Error):
+                raise from_code(message.code, f"{self.name}: {message.message}")
+            if isinstance(message, kind):
+                return message
+            if not isinstance(message, m.Ping):
+                raise ProtocolError(f"{self.name} answers with a {type(message).__name__}")
+
+
+M = TypeVar("M", bound=m.Message)
+
+
+@asynccontextmanager
+async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[Peer]:
+    """A proved session with a peer of the configuration; without one, of the usual configuration files.
+
+    Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
+    """
+    node = await asyncio.to_thread(_node, config)
+    address, fingerprint = address_of(node, peer)
+    session = await asyncio.to_thread(dial_session, node, address, fingerprint)
+    try:
+        with Heartbeat(session.channel, node.config.transport.read_timeout):
+            yield Peer(node, peer, address, session)
+    finally:
+        await asyncio.to_thread(_leave, session)
+
+
+def _node(config: Config | None) -> Node:
+    if config is None:
+        config = load_config(default_files(os.environ), os.environ)
+    identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
+    return Node(config, identity)
+
+
+def _leave(session: Dialled) -> None:
+    try:
+        session.channel.send(m.Bye())
+    except DwcpError:
+        # it has gone already: there is nobody to say goodbye to
+        return
+    finally:
+        session.channel.link.close()
+
+
+async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:
+    """`run` in a thread; when the task is cancelled, `cancel` it and wait for its end, so that nothing goes on."""
+    task = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _tree_source(path: Path) -> TreeSource:
+    try:
+        status = path.stat(follow_symlinks=False)
+    except OSError as error:
+        raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        return TreeSource(Root(path), ())
+    absolute = os.path.abspath(path)  # noqa: PTH100  (resolve() would follow a symlink that is to be sent itself)
+    parent, name = os.path.split(absolute)
+    return TreeSource(Root(Path(parent)), (os.fsencode(name),))
+
+
+def _remote_path(text: str, own_name: bytes | None) -> bytes:
+    """EXPORT/PATH as bytes, the source's own name put inside where PATH is empty or ends in a slash."""
+    path = os.fsencode(text)
+    inside = path.endswith(b"/") or b"/" not in path
+    path = path.rstrip(b"/")
+    if not path:
+        raise UsageError("name an export at the peer: PEER:EXPORT/PATH (`dwcp ls PEER:` lists its exports)")
+    if inside and own_name is not None:
+        path += b"/" + own_name
+    check_relative(path)
+    return path
+
+
+def _destination(text: str, remote: bytes) -> tuple[Path, tuple[bytes, ...]]:
+    inside = text.endswith("/") or Path(text).name in ("", "..") or text == "."
+    base = Path(text)
+    if inside:
+        name = remote.rpartition(b"/")[2]
+        return base, (name,)
+    absolute = Path(os.path.abspath(base))  # noqa: PTH100  (a symlink that is to be replaced is not followed)
+    return absolute.parent, (os.fsencode(absolute.name),)

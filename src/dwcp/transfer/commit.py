@@ -1,0 +1,169 @@
+"""The last step of every file: what is whole becomes durable, then gets its name, then is acknowledged.
+
+One thread takes whatever is ready and whatever was written since its last round, syncs both at once, and only then
+tells the sender. So a round grows with the load, a slow disk costs fewer and larger ones, and nothing that was
+acknowledged can be lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from dwcp.errors import DwcpError, RefusedError
+from dwcp.files.root import FATAL, Directories, Root, failure
+from dwcp.files.staging import Staging
+from dwcp.transfer.incoming import Incoming
+from dwcp.wire.messages import runs_of
+from dwcp.wire.paths import display
+
+SYNC_EACH = 4
+"""Up to this many files are synced one by one, more of them with their file system as a whole (syncfs)."""
+MODE_BITS = 0o777
+"""What is taken over of a mode: set-user-id and its like would let a sender plant programs that run as their owner."""
+
+Acknowledge = Callable[[Incoming, list[tuple[int, int]]], None]
+Published = Callable[[list[Incoming]], None]
+Failed = Callable[[Incoming, DwcpError], None]
+
+log = structlog.get_logger()
+
+
+class Committer:
+    """`acknowledge` is told which leaves are durable, `published` which files are done, `failed` which never will."""
+
+    def __init__(
+        self,
+        root: Root,
+        staging: Staging,
+        *,
+        replace_directories: bool,
+        acknowledge: Acknowledge,
+        published: Published,
+        failed: Failed,
+        fatal: Callable[[DwcpError], None],
+    ) -> None:
+        """`replace_directories`: a directory in a file's place goes, with all that is in it."""
+        self._directories = Directories(root)
+        self._staging = staging
+        self._replace_directories = replace_directories
+        self._acknowledge = acknowledge
+        self._published = published
+        self._failed = failed
+        self._fatal = fatal
+        self._condition = threading.Condition()
+        self._written: dict[Incoming, list[int]] = {}
+        self._ready: list[Incoming] = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="dwcp-commit", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def written(self, file: Incoming, leaf: int) -> None:
+        """A leaf is in the part and the journal."""
+        with self._condition:
+            self._written.setdefault(file, []).append(leaf)
+            self._condition.notify()
+
+    def ready(self, file: Incoming) -> None:
+        """All of the file is in the staging directory and verified."""
+        with self._condition:
+            self._ready.append(file)
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Ends the thread after what it has is done; waits for it."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join()
+        self._directories.forget()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: bool(self._ready or self._written or self._closing))
+                if not self._ready and not self._written:
+                    return
+                ready, self._ready = self._ready, []
+                written, self._written = self._written, {}
+            try:
+                self._round(ready, written)
+            except DwcpError as error:
+                self._fatal(error)
+                return
+            except OSError as error:
+                self._fatal(failure(error, "cannot write to", b"the disk"))
+                return
+
+    def _round(self, ready: list[Incoming], written: dict[Incoming, list[int]]) -> None:
+        self._sync(ready, written)
+        done = []
+        for file in ready:
+            written.pop(file, None)
+            try:
+                self._publish(file)
+            except DwcpError as error:
+                self._failed(file, error)
+            except OSError as error:
+                if error.errno in FATAL:
+                    raise
+                self._failed(file, failure(error, "cannot write", b"/".join(file.target)))
+            else:
+                done.append(file)
+        for file, leaves in written.items():
+            self._acknowledge(file, runs_of(sorted(leaves)))
+        if done:
+            self._published(done)
+
+    def _sync(self, ready: list[Incoming], written: dict[Incoming, list[int]]) -> None:
+        files = {*ready, *written}
+        if len(files) > SYNC_EACH:
+            self._staging.sync()
+            return
+        for file in files:
+            with file.held() as alive:
+                if alive and file.fd is not None:
+                    os.fdatasync(file.fd)
+                elif alive and file.temporary:
+                    self._staging.sync_file(file.temporary)
+
+    def _publish(self, file: Incoming) -> None:
+        directory = self._directories.get(file.target[:-1])
+        name = file.target[-1]
+        try:
+            self._move(file, name, directory)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not self._replace_directories:
+                raise RefusedError(
+                    f"{display(b'/'.join(file.target))} is a directory here and a file at the source; "
+                    f"remove it, or send with --delete"
+                ) from error
+            shutil.rmtree(name, dir_fd=directory)
+            self._move(file, name, directory)
+        file.close()
+
+    def _move(self, file: Incoming, name: bytes, directory: int) -> None:
+        if file.part is not None:
+            self._staging.publish_part(file.part, name, directory)
+        else:
+            self._staging.publish(file.temporary, name, directory)
+
+
+def apply_metadata(fd: int, mode: int, mtime_ns: int) -> None:
+    """Mode and modification time, by descriptor. Raises OSError."""
+    os.fchmod(fd, mode & MODE_BITS)
+    os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+
+def same_metadata(status: os.stat_result, mode: int, mtime_ns: int) -> bool:
+    return stat.S_IMODE(status.st_mode) == mode & MODE_BITS and status.st_mtime_ns == mtime_ns

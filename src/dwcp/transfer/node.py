@@ -1,0 +1,95 @@
+"""What all transfers of one process share: identity, buffers, pacing, counts. The server and every client take one."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from dwcp.config import Config
+from dwcp.links.endpoints import LinkSettings
+from dwcp.links.interface import Link
+from dwcp.links.sockopts import SocketOptions
+from dwcp.store.identity import Identity
+from dwcp.transfer.board import Board
+from dwcp.transfer.channel import Meter
+from dwcp.transfer.counters import Tally
+from dwcp.transfer.pacing import Pacer
+from dwcp.transfer.pool import BufferPool
+from dwcp.wire.handshake import Introduction
+
+POOL_SHARE = 4
+"""Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
+is the interpreter, threads and tables."""
+
+
+class Node:
+    """`config` may be replaced while transfers run (`apply`)."""
+
+    def __init__(self, config: Config, identity: Identity, board: Board | None = None) -> None:
+        self.config = config
+        self.identity = identity
+        self.board = board or Board()
+        self.pool = BufferPool(config.memory.limit // POOL_SHARE)
+        self.pacer = Pacer(pacing_rate(config))
+        self.meter = Meter()
+        self.tally = Tally()
+        _raise_descriptor_limit()
+
+    def apply(self, config: Config) -> None:
+        """What can change in a running node changes now; the rest waits for a restart."""
+        self.config = config
+        self.pool.limit = config.memory.limit // POOL_SHARE
+        self.pacer.set_rate(pacing_rate(config))
+
+    def link_settings(self) -> LinkSettings:
+        transport = self.config.transport
+        return LinkSettings(
+            options=SocketOptions(
+                congestion_algorithm=transport.congestion_algorithm,
+                enable_ecn=transport.enable_ecn,
+                send_buffer_size=transport.send_buffer_size,
+                recv_buffer_size=transport.recv_buffer_size,
+                user_timeout=transport.read_timeout,
+            ),
+            connect_timeout=transport.connect_timeout,
+            read_timeout=transport.read_timeout,
+            write_timeout=transport.write_timeout,
+            tls=self.config.security.tls,
+            certificate_file=str(self.identity.certificate_file),
+            key_file=str(self.identity.key_file),
+        )
+
+    def introduction(self) -> Introduction:
+        return Introduction(self.identity.node_name, self.identity.public_key, os.urandom(32), self.identity.sign)
+
+    def trust(self, fingerprint: str) -> str | None:
+        """The configured name of a peer. The node trusts itself: its own health check comes through its own port."""
+        if fingerprint == self.identity.fingerprint:
+            return self.identity.node_name
+        for name, peer in self.config.peers.items():
+            if peer.fingerprint == fingerprint:
+                return name
+        return None
+
+    def watch(self, link: Link, *, sends: bool) -> None:
+        """Counts a link's bytes; paces it where it carries payload from here."""
+        self.meter.add(link)
+        if sends:
+            self.pacer.add(link)
+
+    def unwatch(self, link: Link) -> None:
+        self.meter.remove(link)
+        self.pacer.remove(link)
+
+
+def pacing_rate(config: Config) -> int | None:
+    """Bits per second; None without pacing."""
+    return config.transport.pacing_rate if config.transport.enable_pacing else None
+
+
+def _raise_descriptor_limit() -> None:
+    """A file in work takes up to three descriptors, and a login shell often allows 1024 softly."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

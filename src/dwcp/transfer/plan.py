@@ -1,0 +1,184 @@
+"""What a receiver needs of each announced file, given what it has: the same name, an unfinished part, a likely twin."""
+
+from __future__ import annotations
+
+import os
+import stat
+from enum import Enum, auto
+
+from dwcp.errors import DwcpError, RefusedError
+from dwcp.files.root import Parts, Root, open_regular
+from dwcp.files.scan import scan
+from dwcp.files.staging import Staging, part_key
+from dwcp.hde.hashes import Hash
+from dwcp.store.journal import Journal
+from dwcp.transfer.commit import MODE_BITS, apply_metadata
+from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
+from dwcp.transfer.tree import TreeKeeper
+from dwcp.transfer.work import PACK_FILE
+from dwcp.wire.messages import Entry
+from dwcp.wire.paths import check_relative, display
+
+
+class Plan(Enum):
+    UNCHANGED = auto()
+    """What is here is what was announced."""
+    DONE = auto()
+    """It was made at once: a directory, a link, an empty file."""
+    WHOLE = auto()
+    COMPARE = auto()
+    """Something of it may be here: its leaves have to be hashed first."""
+
+
+class Planner:
+    """`plan` is for one thread, `hash_what_is_here` and `open_part` for any."""
+
+    def __init__(
+        self, root: Root, target: Parts, tree: TreeKeeper, staging: Staging, hash_: Hash, *, delta: bool
+    ) -> None:
+        self._root = root
+        self._target = target
+        self._tree = tree
+        self._staging = staging
+        self._hash = hash_
+        self._delta = delta
+        self._twins: dict[tuple[int, int], Parts] | None = None
+
+    def close(self) -> None:
+        self._twins = None
+
+    def target_of(self, entry: Entry) -> Parts:
+        """Where an entry goes, below the root. Raises RefusedError for a path that leads elsewhere."""
+        return self._target + check_relative(entry.path)
+
+    def plan(self, file: Incoming) -> Plan:
+        """Raises OSError or a DwcpError when this one cannot be received."""
+        entry, target = file.entry, file.target
+        self._tree.keep(target)
+        if entry.type == "dir":
+            return Plan.UNCHANGED if self._tree.place_directory(target, entry) else Plan.DONE
+        if not target:
+            raise RefusedError("an export itself cannot be replaced by a file; name a path below it")
+        if entry.type == "symlink":
+            return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
+        if entry.type == "hardlink":
+            self._tree.place_hardlink(target, self._target + check_relative(entry.link))
+            return Plan.DONE
+        return self._plan_file(file)
+
+    def _plan_file(self, file: Incoming) -> Plan:
+        entry, target = file.entry, file.target
+        parent, name = self._tree.held(target[:-1]), target[-1]
+        status = None
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            if stat.S_ISDIR(status.st_mode):
+                self._tree.make_room(status, name, parent, target)
+            status = None
+        if status is not None and not file.is_stream and _same_version(status, entry):
+            if stat.S_IMODE(status.st_mode) == entry.mode & MODE_BITS:
+                return Plan.UNCHANGED
+            os.chmod(name, entry.mode & MODE_BITS, dir_fd=parent)
+            return Plan.DONE
+        if not entry.size and not file.is_stream:
+            self._place_empty(entry, name, parent)
+            return Plan.DONE
+        if file.journalled and self._staging.has_part(self._key(file)):
+            return Plan.COMPARE
+        if entry.size > PACK_FILE and self._delta:
+            file.base = target if status is not None and status.st_size else self._twin(entry)
+            if file.base is not None:
+                return Plan.COMPARE
+        return Plan.WHOLE
+
+    def _place_empty(self, entry: Entry, name: bytes, parent: int) -> None:
+        temporary, fd = self._staging.create()
+        try:
+            apply_metadata(fd, entry.mode, entry.mtime_ns)
+        finally:
+            os.close(fd)
+        self._staging.publish(temporary, name, parent)
+
+    def _twin(self, entry: Entry) -> Parts | None:
+        """A large file below the target with the same size and time: most likely the same, before it was renamed."""
+        if self._twins is None:
+            self._twins = {}
+            try:
+                for found in scan(self._root, self._target, _ignore):
+                    if stat.S_ISREG(found.stat.st_mode) and found.stat.st_size > PACK_FILE:
+                        key = (found.stat.st_size, found.stat.st_mtime_ns)
+                        self._twins[key] = self._target + check_relative(found.path)
+            except DwcpError:
+                # nothing is there yet
+                self._twins = {}
+        return self._twins.get((entry.size, entry.mtime_ns))
+
+    def _key(self, file: Incoming) -> str:
+        entry = file.entry
+        return part_key(b"/".join(file.target), entry.size, entry.mtime_ns, self._hash.name)
+
+    def open_part(self, file: Incoming) -> dict[int, bytes]:
+        """Opens the file's part and journal; what the journal promises. Call with the file's lock held.
+
+        Raises OSError, or TemporaryError while another transfer has it.
+        """
+        target = b"/".join(file.target)
+        part = self._staging.open_part(self._key(file), target)
+        file.part, file.fd = part, part.fd
+        file.journal = Journal(part.journal_fd, self._hash.size)
+        about: dict[str, str | int] = {
+            "target": display(target),
+            "size": file.entry.size,
+            "mtime_ns": file.entry.mtime_ns,
+            "leaf_size": file.leaf_size,
+            "checksum": self._hash.name,
+        }
+        promised = file.journal.read(about)
+        if promised is None:
+            os.ftruncate(part.fd, 0)
+            part.fresh = True
+            file.journal.begin(about)
+            return {}
+        return promised
+
+    def hash_what_is_here(self, file: Incoming) -> None:
+        """Fills in the digests of the leaves that the part or the baseline has. Raises OSError or a DwcpError."""
+        if file.journalled and self._staging.has_part(self._key(file)):
+            with file.lock:
+                promised = self.open_part(file)
+            for leaf in sorted(promised):
+                self._hash_leaf(file, leaf, file.part.fd if file.part else -1, HERE)
+        if file.base is None:
+            return
+        try:
+            with self._root.directory(file.base[:-1]) as parent:
+                base = open_regular(file.base[-1], parent)
+        except FileNotFoundError:
+            file.base = None
+            return
+        try:
+            for leaf in range(file.leaves):
+                if file.origin[leaf] == NOWHERE:
+                    self._hash_leaf(file, leaf, base, BASELINE)
+            file.base_size = os.fstat(base).st_size
+        finally:
+            os.close(base)
+
+    def _hash_leaf(self, file: Incoming, leaf: int, fd: int, origin: int) -> None:
+        size = file.leaf_size if file.is_stream else file.leaf_bytes(leaf)
+        content = os.pread(fd, size, leaf * file.leaf_size)
+        if len(content) == size or (file.is_stream and content):
+            with file.lock:
+                file.have(leaf, self._hash.digest(content), origin)
+
+
+def _same_version(status: os.stat_result, entry: Entry) -> bool:
+    """The quick check of rsync(1): size and modification time."""
+    return status.st_size == entry.size and status.st_mtime_ns == entry.mtime_ns
+
+
+def _ignore(problem: DwcpError) -> None:
+    """What cannot be read is no baseline; it is told of where it matters."""

@@ -1,0 +1,567 @@
+"""The receiving role: says what it lacks of the announced tree, writes what comes, and gives names to what is whole.
+
+Threads: the caller's feeds the control connection to `handle`; one plans, in the order of announcement; a few hash
+baselines and put files together; one for each stream receives, verifies and writes blocks; the committer publishes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import structlog
+
+from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, from_code
+from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
+from dwcp.files.staging import Staging
+from dwcp.hde import codecs, delta
+from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
+from dwcp.hde.index import cut, pack_index, page_hashes
+from dwcp.transfer.channel import BodyError, Channel
+from dwcp.transfer.commit import Committer, apply_metadata
+from dwcp.transfer.counters import Tally
+from dwcp.transfer.incoming import BASELINE, Incoming
+from dwcp.transfer.plan import Plan, Planner
+from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.progress import Progress
+from dwcp.transfer.sender import MAX_UNSETTLED
+from dwcp.transfer.tree import TreeKeeper
+from dwcp.transfer.work import PACK_BYTES
+from dwcp.wire import messages as m
+from dwcp.wire.frames import Prefix
+from dwcp.wire.messages import indexes_of, runs_of
+from dwcp.wire.paths import display
+
+HASHERS = 2
+"""Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
+MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
+"""A leaf, or what a codec makes of one that does not shrink."""
+
+log = structlog.get_logger()
+
+
+class Receiver:
+    """One transfer's receiving end on one session. `finished` is set when it ends, `error` says how if not well."""
+
+    def __init__(
+        self,
+        root: Root,
+        target: Parts,
+        control: Channel,
+        *,
+        checksum: str,
+        delete: bool,
+        delta: bool,
+        pool: BufferPool,
+        tally: Tally,
+    ) -> None:
+        """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
+        self._control = control
+        self._hash = HASHES[checksum]
+        self._pool = pool
+        self._tally = tally
+        self._files: dict[int, Incoming] = {}
+        self._done_batch: tuple[list[int], list[int]] = ([], [])
+        self._lock = threading.Lock()
+        self._announced = self._settled = 0
+        self._scanned: m.Scanned | None = None
+        self._wanted_bytes = 0
+        self._active_streams = 0
+        self._root = root
+        try:
+            self._staging = Staging(root)
+        except OSError as error:
+            raise failure(error, "cannot write below", os.fsencode(root.path)) from error
+        self._tree = TreeKeeper(root, target, self._staging, delete=delete)
+        self._planner = Planner(root, target, self._tree, self._staging, self._hash, delta=delta)
+        self._committer = Committer(
+            root,
+            self._staging,
+            replace_directories=delete,
+            acknowledge=self._acknowledge,
+            published=self._published,
+            failed=self._fail,
+            fatal=self.tell_and_abort,
+        )
+        self._planning = ThreadPoolExecutor(1, "dwcp-plan")
+        self._hashing = ThreadPoolExecutor(HASHERS, "dwcp-hash")
+        self.progress = Progress()
+        self.finished = threading.Event()
+        self.error: DwcpError | None = None
+        self.verified = False
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._committer.start()
+
+    def abort(self, error: DwcpError) -> None:
+        """Ends the transfer with `error`, unless it has ended. What has been written stays for the next try."""
+        with self._lock:
+            if self.finished.is_set():
+                return
+            self.error = error
+            self.finished.set()
+
+    def close(self) -> None:
+        """After it has finished and its streams have ended: gives back everything."""
+        self._planning.shutdown(cancel_futures=True)
+        self._hashing.shutdown(cancel_futures=True)
+        self._committer.close()
+        for file in list(self._files.values()):
+            file.close()
+        self._planner.close()
+        try:
+            self._staging.discard()
+        except OSError as error:
+            log.warning("the staging directory could not be cleaned", reason=str(error))
+        self._staging.close()
+        self._root.close()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Runs a step of a helper thread; what fails there ends the transfer."""
+        if self.finished.is_set():
+            return
+        try:
+            step()
+        except DwcpError as error:
+            self.tell_and_abort(error)
+        except OSError as error:
+            self.tell_and_abort(failure(error, "cannot work on", os.fsencode(self._root.path)))
+
+    def tell_and_abort(self, error: DwcpError) -> None:
+        if not self.finished.is_set():
+            try:
+                self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
+            except DwcpError as lost:
+                log.info("the peer could not be told of the failure", reason=str(lost))
+        self.abort(error)
+
+    @property
+    def active_streams(self) -> int:
+        return self._active_streams
+
+    def backlog(self) -> int:
+        """Leaves that were asked for and have not come: as many streams would find work."""
+        return max(0, self._wanted_bytes + PACK_BYTES - 1) // PACK_BYTES
+
+    def limit_streams(self, limit: int) -> None:
+        self._control.send(m.Streams(limit=limit))
+
+    # -- what the sender says ------------------------------------------------------------------------------------------
+
+    def handle(self, message: m.Message, body: bytes) -> None:
+        """One message of the control connection. Raises ProtocolError for what has no place here."""
+        match message:
+            case m.Entries():
+                self._entries(message)
+            case m.Scanned():
+                if message.count != self._announced:
+                    raise ProtocolError("the peer lost count of its files")
+                self._scanned = message
+                self._planning.submit(self._guard, self._finish_if_done)
+            case m.FileEnd():
+                self._file_end(message)
+            case m.IndexRequest():
+                file = self._file(message.file)
+                self._hashing.submit(self._guard, lambda: self._send_index(file, message))
+            case m.Error(file=None):
+                self.abort(from_code(message.code, message.message))
+            case m.Error(file=number):
+                self.progress.failed(message.message)
+                self._settle(self._file(number or 0))
+                self._finish_if_done()
+            case m.StreamLost():
+                raise ProtocolError("only a receiver can lose a stream")
+            case _:
+                raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
+
+    def _file(self, number: int) -> Incoming:
+        file = self._files.get(number)
+        if file is None:
+            raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
+        return file
+
+    def _entries(self, message: m.Entries) -> None:
+        if message.first != self._announced:
+            raise ProtocolError("the peer lost count of its files")
+        if self._announced - self._settled > MAX_UNSETTLED + m.MAX_ENTRIES:
+            raise ProtocolError("the peer announces more files at once than are allowed")
+        self._announced += len(message.entries)
+        self.progress.add(
+            files_total=sum(entry.type != "dir" for entry in message.entries),
+            bytes_total=sum(entry.size for entry in message.entries),
+        )
+        self._planning.submit(self._guard, lambda: self._plan(message))
+
+    def _plan(self, message: m.Entries) -> None:
+        whole: list[int] = []
+        for number, entry in enumerate(message.entries, message.first):
+            if self.finished.is_set():
+                return
+            file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size)
+            self._files[number] = file
+            try:
+                plan = self._planner.plan(file)
+            except DwcpError as error:
+                self._fail(file, error)
+                continue
+            except OSError as error:
+                if error.errno in FATAL:
+                    raise
+                self._fail(file, failure(error, "cannot write", b"/".join(file.target)))
+                continue
+            match plan:
+                case Plan.DONE | Plan.UNCHANGED:
+                    self._settle(file)
+                    self.progress.add(
+                        files_done=int(entry.type != "dir"),
+                        bytes_done=entry.size,
+                        unchanged=int(plan is Plan.UNCHANGED and entry.type != "dir"),
+                    )
+                    self._planned_done(number, plan)
+                case Plan.WHOLE:
+                    self._wanted_bytes += max(entry.size, 1)
+                    whole.append(number)
+                case Plan.COMPARE:
+                    self._wanted_bytes += entry.size
+                    self._hashing.submit(self._guard, partial(self._compare, file))
+        self._flush_done()
+        if whole:
+            self._control.send(m.Need(files=whole))
+        self._finish_if_done()
+
+    def _planned_done(self, number: int, plan: Plan) -> None:
+        done, unchanged = self._done_batch
+        (unchanged if plan is Plan.UNCHANGED else done).append(number)
+
+    def _flush_done(self) -> None:
+        done, unchanged = self._done_batch
+        self._done_batch = ([], [])
+        if done or unchanged:
+            self._control.send(m.Done(files=runs_of(done), unchanged=runs_of(unchanged)))
+
+    def _compare(self, file: Incoming) -> None:
+        """Tells the sender what is here of a file: leaves of its unfinished part, or of a baseline."""
+        try:
+            self._planner.hash_what_is_here(file)
+        except OSError as error:
+            if error.errno in FATAL:
+                raise
+            self._fail(file, failure(error, "cannot read", b"/".join(file.target)))
+            return
+        except DwcpError as error:
+            self._fail(file, error)
+            return
+        if any(file.origin):
+            self._control.send(m.Need(files=[file.id], base_size=file.base_size), bytes(file.hashes))
+        else:
+            self._control.send(m.Need(files=[file.id]))
+
+    def _send_index(self, file: Incoming, request: m.IndexRequest) -> None:
+        leaves = indexes_of(request.pages, file.leaves)
+        if not file.base_size:
+            raise ProtocolError("the peer asked for hashes of a baseline that was not offered")
+        with file.held() as alive:
+            if alive:
+                self._control.send(m.BaseIndex(file=file.id), self._index(file, request, leaves))
+
+    def _index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> bytes:
+        base, base_size = self._base_fd(file), file.base_size
+        pages = page_hashes(b"")
+        for leaf in leaves:
+            pages.extend(page_hashes(os.pread(base, file.leaf_size, leaf * file.leaf_size)))
+        chunks = cut(lambda offset, size: os.pread(base, size, offset), base_size if request.chunks else 0)
+        return pack_index(pages, chunks)
+
+    def _base_fd(self, file: Incoming) -> int:
+        """The baseline, opened once. Raises OSError, or StorageError when it is gone."""
+        with file.lock:
+            if file.base_fd is None:
+                if file.base is None:
+                    raise ProtocolError("the peer refers to a baseline that was not offered")
+                with self._root.directory(file.base[:-1]) as parent:
+                    file.base_fd = open_regular(file.base[-1], parent)
+            return file.base_fd
+
+    def _file_end(self, message: m.FileEnd) -> None:
+        file = self._file(message.file)
+        with file.lock:
+            for leaf in indexes_of(message.unchanged, file.leaves):
+                if not file.origin[leaf]:
+                    raise ProtocolError(f"the peer calls leaf {leaf} of file {file.id} unchanged, which is not here")
+                self._wanted_bytes -= 0 if file.settled[leaf] else file.leaf_bytes(leaf)
+                file.settle(leaf)
+        if not message.more:
+            file.finish_at(message)
+            self._complete_if_whole(file)
+
+    # -- the streams ---------------------------------------------------------------------------------------------------
+
+    def run_stream(self, number: int, channel: Channel) -> None:
+        """Receives blocks from one data connection until it ends.
+
+        Raises ProtocolError, UnreachableError or TimeoutExpired when it breaks; the sender is told.
+        """
+        channel.max_body = MAX_BLOCK_BODY
+        with self._lock:
+            self._active_streams += 1
+        try:
+            while not self.finished.is_set():
+                message, _, prefix = channel.receive_head()
+                if isinstance(message, m.Bye):
+                    return
+                self._take(message, prefix, channel)
+        except EOFError:
+            return
+        except OSError as error:
+            self.tell_and_abort(failure(error, "cannot write to", os.fsencode(self._root.path)))
+        except (ProtocolError, TemporaryError) as error:
+            if not self.finished.is_set():
+                self._tally.add("frames_corrupt", isinstance(error, ProtocolError))
+                log.warning("a stream broke", stream=number, link=channel.link.description, reason=str(error))
+                self._control.send(m.StreamLost(stream=number, reason=str(error)[:1000]))
+            raise
+        except DwcpError as error:
+            self.tell_and_abort(error)
+        finally:
+            with self._lock:
+                self._active_streams -= 1
+
+    def _take(self, message: m.Message, prefix: Prefix, channel: Channel) -> None:
+        with self._pool.buffer(max(1, prefix.body_size)) as buffer:
+            body = buffer[: prefix.body_size]
+            match message:
+                case m.Block():
+                    try:
+                        channel.receive_body(prefix, body)
+                        self._block(message, prefix, body)
+                    except (BodyError, IntegrityError) as error:
+                        self._ask_again(message.file, message.leaf, error)
+                case m.Pack():
+                    try:
+                        channel.receive_body(prefix, body)
+                        self._pack(message, body)
+                    except (BodyError, IntegrityError) as error:
+                        for packed in message.files:
+                            self._ask_again(packed.file, 0, error)
+                case m.Ping():
+                    channel.receive_body(prefix, body)
+                case _:
+                    raise ProtocolError(f"the peer sent a {type(message).__name__} on a data connection")
+
+    def _ask_again(self, number: int, leaf: int, error: DwcpError) -> None:
+        file = self._files.get(number)
+        if file is None:
+            return
+        self._tally.add("frames_corrupt")
+        log.warning("a damaged block is asked for again", path=display(file.entry.path), leaf=leaf, reason=str(error))
+        self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)[:1000]))
+
+    def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
+        file = self._files.get(block.file)
+        if file is None:
+            # a copy of something that was sent again and has arrived since
+            return
+        with file.held() as alive:
+            if not alive or file.completing:
+                return
+            file.expect(block.leaf, block.size)
+            content, digest = self._decode(file, block, prefix, body)
+            self._write(file, block, content)
+            file.arrived(block.leaf, digest)
+            self._wanted_bytes -= block.size
+            if file.journal is not None:
+                file.journal.add(block.leaf, digest)
+                self._committer.written(file, block.leaf)
+        self._complete_if_whole(file)
+
+    def _decode(self, file: Incoming, block: m.Block, prefix: Prefix, body: memoryview) -> tuple[memoryview, bytes]:
+        """The leaf's content and digest. Raises IntegrityError when they don't belong together."""
+        literal_size = block.literal if block.ops else block.size
+        if literal_size > block.size:
+            raise ProtocolError("a delta brings more literal bytes than its leaf has")
+        literal = memoryview(codecs.decode(block.codec, body, literal_size))
+        if not block.digest:
+            if block.codec != codecs.NONE.id or block.ops or self._hash is not XXH3:
+                raise ProtocolError("a block without a digest must be plain")
+            return literal, prefix.body_hash
+        content = literal
+        if block.ops:
+            base = self._base_fd(file)
+            content = memoryview(bytearray(block.size))
+            delta.assemble(block.ops, literal, content, lambda offset, view: os.preadv(base, [view], offset))
+        if self._hash.digest(content) != block.digest:
+            raise IntegrityError(f"leaf {block.leaf} does not match its digest")
+        return content, block.digest
+
+    def _write(self, file: Incoming, block: m.Block, content: memoryview) -> None:
+        fd, fresh = self._open_for_writing(file)
+        if block.codec == codecs.ZERO.id and fresh:
+            # nothing was ever written there: the hole reads as zeros
+            return
+        write_all(fd, content, block.leaf * file.leaf_size)
+
+    def _open_for_writing(self, file: Incoming) -> tuple[int, bool]:
+        """(descriptor, whether nothing was in it when this transfer began)."""
+        with file.lock:
+            if file.fd is None and file.journalled:
+                self._planner.open_part(file)
+            if file.fd is None:
+                file.temporary, file.fd = self._staging.create()
+            return file.fd, file.part is None or file.part.fresh
+
+    def _pack(self, pack: m.Pack, body: memoryview) -> None:
+        if pack.size != sum(packed.size for packed in pack.files) or pack.size > PACK_BYTES:
+            raise ProtocolError("a pack does not add up")
+        content = memoryview(codecs.decode(pack.codec, body, pack.size))
+        at = 0
+        for packed in pack.files:
+            piece = content[at : at + packed.size]
+            at += packed.size
+            file = self._files.get(packed.file)
+            if file is None or file.completing:
+                continue
+            if packed.size != file.size:
+                raise ProtocolError(f"file {file.id} is packed with another size than was announced")
+            if self._hash.digest(piece) != packed.digest:
+                self._ask_again(packed.file, 0, IntegrityError("its content does not match its digest"))
+                continue
+            with file.lock:
+                if file.completing:
+                    continue
+                file.completing = True
+            self._wanted_bytes -= packed.size
+            self._write_small(file, piece)
+
+    def _write_small(self, file: Incoming, content: memoryview) -> None:
+        file.temporary, fd = self._staging.create()
+        try:
+            write_all(fd, content, 0)
+            apply_metadata(fd, file.entry.mode, file.entry.mtime_ns)
+        finally:
+            os.close(fd)
+        self._committer.ready(file)
+
+    # -- endings -------------------------------------------------------------------------------------------------------
+
+    def _complete_if_whole(self, file: Incoming) -> None:
+        if file.is_whole():
+            self._hashing.submit(self._guard, lambda: self._complete_held(file))
+
+    def _complete_held(self, file: Incoming) -> None:
+        with file.held() as alive:
+            if alive:
+                self._complete(file)
+
+    def _complete(self, file: Incoming) -> None:
+        """Fetches unchanged leaves from the baseline, checks the whole and hands the file to the committer."""
+        end = file.end
+        if end is None:
+            raise ProtocolError("a file cannot be completed before its end is known")
+        size = file.leaves * self._hash.size
+        if self._hash.root(file.hashes[:size], file.size) != end.root:
+            self._fail(file, IntegrityError(f"{display(file.entry.path)} does not match the hash of the whole file"))
+            return
+        try:
+            if self._is_baseline_itself(file):
+                self._keep(file)
+                return
+            fd, _ = self._open_for_writing(file)
+            for leaf in range(file.leaves):
+                if file.origin[leaf] == BASELINE:
+                    self._copy_from_base(file, leaf, fd)
+            os.ftruncate(fd, file.size)
+            apply_metadata(fd, file.entry.mode, time.time_ns() if file.is_stream else file.entry.mtime_ns)
+        except DwcpError as error:
+            self._fail(file, error)
+            return
+        self._committer.ready(file)
+
+    def _is_baseline_itself(self, file: Incoming) -> bool:
+        return (
+            file.base == file.target
+            and file.base_size == file.size
+            and all(origin == BASELINE for origin in file.origin)
+        )
+
+    def _keep(self, file: Incoming) -> None:
+        """Every leaf of what is here was found unchanged: only the metadata follow."""
+        apply_metadata(self._base_fd(file), file.entry.mode, file.entry.mtime_ns)
+        self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
+        self._settle(file)
+        self.progress.add(files_done=1, bytes_done=file.size, unchanged=1)
+        self._finish_if_done()
+
+    def _copy_from_base(self, file: Incoming, leaf: int, fd: int) -> None:
+        digest = bytes(file.hashes[leaf * self._hash.size : (leaf + 1) * self._hash.size])
+        with self._pool.buffer(file.leaf_bytes(leaf)) as view:
+            got = os.preadv(self._base_fd(file), [view], leaf * file.leaf_size)
+            if got != len(view) or self._hash.digest(view) != digest:
+                raise TemporaryError(
+                    f"{display(b'/'.join(file.target))} changed at the receiver while it was replaced; send it again"
+                )
+            write_all(fd, view, leaf * file.leaf_size)
+        file.arrived(leaf, digest)
+
+    def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
+        if file.id in self._files:
+            self._control.send(m.Ack(file=file.id, leaves=leaves))
+
+    def _published(self, files: list[Incoming]) -> None:
+        self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
+        self._tally.add("files_received", len(files))
+        for file in files:
+            self._settle(file)
+            self.progress.add(files_done=1, bytes_done=file.size)
+        self._finish_if_done()
+
+    def _fail(self, file: Incoming, error: DwcpError) -> None:
+        """The file cannot be received; the others go on."""
+        log.warning("a file could not be received", path=display(b"/".join(file.target)), reason=str(error))
+        self._control.send(m.Error(code=error.code, message=str(error)[:4000], file=file.id))
+        self.progress.failed(str(error))
+        self._settle(file)
+        self._finish_if_done()
+
+    def _settle(self, file: Incoming) -> None:
+        file.close()
+        with self._lock:
+            if self._files.pop(file.id, None) is not None:
+                self._settled += 1
+
+    def _finish_if_done(self) -> None:
+        with self._lock:
+            scanned = self._scanned
+            if scanned is None or self._settled < scanned.count or self._finishing:
+                return
+            self._finishing = True
+        self._planning.submit(self._guard, lambda: self._finish(scanned))
+
+    _finishing = False
+
+    def _finish(self, scanned: m.Scanned) -> None:
+        problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)
+        for line in problems:
+            self.progress.failed(line)
+        self._staging.sync()
+        self.progress.deleted = self._tree.deleted
+        self.verified = not self.progress.errors
+        self._control.send(
+            m.Finished(
+                deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
+            )
+        )
+        self.finished.set()
+
+
+def write_all(fd: int, content: memoryview, offset: int) -> None:
+    """Raises OSError."""
+    while content:
+        written = os.pwrite(fd, content, offset)
+        content = content[written:]
+        offset += written

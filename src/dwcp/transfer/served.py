@@ -1,0 +1,303 @@
+"""One session as its responder serves it: listings, and at most one transfer."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError
+from dwcp.files.root import Parts, Root, failure
+from dwcp.transfer.board import Role, State, TransferStatus
+from dwcp.transfer.channel import Channel, Meter
+from dwcp.transfer.node import Node
+from dwcp.transfer.receiver import Receiver
+from dwcp.transfer.sender import Sender
+from dwcp.transfer.session import LIVELY, Heartbeat
+from dwcp.transfer.settings import Compression
+from dwcp.transfer.source import TreeSource
+from dwcp.wire import messages as m
+from dwcp.wire.paths import STAGING, check_relative, display
+
+log = structlog.get_logger()
+
+
+class ServedSession:
+    """Belongs to the thread that calls `serve`; streams of the session call `run_stream` in theirs."""
+
+    def __init__(self, node: Node, channel: Channel, peer: str, supersede: Callable[[ServedSession], None]) -> None:
+        self.peer = peer
+        self.join_key = b""
+        self.key: tuple[str, str, bytes] | None = None
+        """(peer, direction, path) of the transfer."""
+        self.ended = threading.Event()
+        self._node = node
+        self._channel = channel
+        self._supersede = supersede
+        self._engine: Sender | Receiver | None = None
+        self._meter = Meter()
+        self._lock = threading.Lock()
+        self._streams: dict[int, Channel] = {}
+        self._claimed: set[int] = set()
+        self._idle = threading.Condition(self._lock)
+
+    @property
+    def busy(self) -> bool:
+        """A transfer is under way."""
+        return self._engine is not None and not self._engine.finished.is_set()
+
+    @property
+    def active_streams(self) -> int:
+        return self._engine.active_streams if self._engine is not None else 0
+
+    def round_trip_seconds(self) -> float | None:
+        return self._channel.link.round_trip_seconds()
+
+    def claim(self, stream: int) -> bool:
+        """False for a stream number that was used before."""
+        with self._lock:
+            new = stream not in self._claimed
+            self._claimed.add(stream)
+            return new and self._engine is not None
+
+    def interrupt(self, why: str) -> None:
+        """Ends the transfer, if there is one, and the session."""
+        engine = self._engine
+        if engine is not None:
+            engine.tell_and_abort(Interrupted(why))
+        self._channel.link.shutdown()
+
+    def serve(self) -> None:
+        """Answers requests until the peer leaves."""
+        try:
+            with Heartbeat(self._channel, self._node.config.transport.read_timeout):
+                self._requests()
+        except EOFError:
+            self._lost(Interrupted("the peer ended the session"))
+        except DwcpError as error:
+            self._lost(error)
+        finally:
+            self.ended.set()
+
+    def _lost(self, error: DwcpError) -> None:
+        if self.busy:
+            log.warning("a session broke off", peer=self.peer, reason=str(error))
+        if isinstance(error, ProtocolError):
+            try:
+                self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+            except DwcpError as gone:
+                log.debug("the peer could not be told", reason=str(gone))
+
+    def _requests(self) -> None:
+        while True:
+            message, body = self._channel.receive()
+            match message:
+                case m.Ping(token=token):
+                    if token:
+                        self._channel.send(m.Pong(token=token))
+                case m.Bye():
+                    return
+                case m.List():
+                    self._answer(lambda message=message: self._list(message.path))
+                case m.Open():
+                    self._transfer(message)
+                    return
+                case _:
+                    raise ProtocolError(
+                        f"a session got a {type(message).__name__} where a request belongs ({len(body)})"
+                    )
+
+    def _answer(self, request: Callable[[], None]) -> None:
+        """A request that fails is answered with its error; the session goes on."""
+        try:
+            request()
+        except DwcpError as error:
+            self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+
+    # -- transfers -----------------------------------------------------------------------------------------------------
+
+    def _transfer(self, request: m.Open) -> None:
+        self.key = (self.peer, request.direction, request.path)
+        self._supersede(self)
+        role = Role.RECEIVE if request.direction == "put" else Role.SEND
+        board, meter = self._node.board, self._meter
+        try:
+            engine = self._receiver(request) if role is Role.RECEIVE else self._sender(request)
+        except DwcpError as error:
+            log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
+            self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+            return
+        self._engine = engine
+        meter.add(self._channel.link)
+
+        def read(status: TransferStatus) -> TransferStatus:
+            return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
+
+        status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
+        board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        log.info("transfer begins", transfer=request.transfer, role=role, peer=self.peer, path=display(request.path))
+        try:
+            self._channel.send(m.Opened())
+            engine.start()
+            self._control(engine)
+        except (DwcpError, EOFError) as error:
+            engine.abort(error if isinstance(error, DwcpError) else Interrupted("the peer ended the session"))
+            raise
+        finally:
+            self._end_streams()
+            if isinstance(engine, Receiver):
+                engine.close()
+            state, text = _outcome(engine)
+            meter.remove(self._channel.link)
+            board.end(request.transfer, state, text)
+            log.info("transfer ended", transfer=request.transfer, state=state, reason=text)
+
+    def _control(self, engine: Sender | Receiver) -> None:
+        while True:
+            try:
+                message, body = self._channel.receive()
+            except EOFError:
+                if engine.finished.is_set():
+                    return
+                raise
+            if isinstance(message, m.Bye):
+                if not engine.finished.is_set():
+                    raise EOFError
+                return
+            if isinstance(message, m.Ping):
+                continue
+            if not engine.finished.is_set():
+                engine.handle(message, body)
+
+    def run_stream(self, number: int, channel: Channel) -> None:
+        """A data connection of this session, in its own thread."""
+        engine = self._engine
+        if engine is None:
+            raise ProtocolError("a data connection came before its transfer")
+        with self._lock:
+            self._streams[number] = channel
+        self._meter.add(channel.link)
+        self._node.watch(channel.link, sends=isinstance(engine, Sender))
+        try:
+            engine.run_stream(number, channel)
+        except DwcpError as error:
+            log.info("a stream ended", stream=number, peer=self.peer, reason=str(error))
+            if isinstance(engine, Sender):
+                engine.stream_lost(number)
+        finally:
+            self._meter.remove(channel.link)
+            self._node.unwatch(channel.link)
+            with self._lock:
+                del self._streams[number]
+                self._idle.notify_all()
+
+    def _end_streams(self) -> None:
+        """Waits until no stream works on the transfer any more."""
+        with self._lock:
+            for channel in self._streams.values():
+                channel.link.shutdown()
+            self._idle.wait_for(lambda: not self._streams)
+
+    def _receiver(self, request: m.Open) -> Receiver:
+        root, target = self._locate(request.path, write=True)
+        try:
+            return Receiver(
+                root,
+                target,
+                self._channel,
+                checksum=request.checksum,
+                delete=request.delete,
+                delta=request.delta and self._node.config.compression.enable_delta_encoding,
+                pool=self._node.pool,
+                tally=self._node.tally,
+            )
+        except DwcpError:
+            root.close()
+            raise
+
+    def _sender(self, request: m.Open) -> Sender:
+        root, target = self._locate(request.path, write=False)
+        try:
+            root.stat(target)
+        except OSError as error:
+            root.close()
+            raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
+        return Sender(
+            TreeSource(root, target),
+            self._channel,
+            checksum=request.checksum,
+            compression=Compression.of(self._node.config),
+            pool=self._node.pool,
+            tally=self._node.tally,
+            idle_seconds=self._node.config.transport.read_timeout / LIVELY,
+        )
+
+    def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:
+        """The export's root, opened, and the path below it. Raises NotFoundError, RefusedError or StorageError."""
+        name, _, rest = path.partition(b"/")
+        exports = self._node.config.storage.exports
+        export = exports.get(os.fsdecode(name))
+        if export is None:
+            raise NotFoundError(
+                f"node {self._node.identity.node_name!r} has no export {display(name)}; it has: "
+                f"{', '.join(sorted(exports)) or 'none'}"
+            )
+        if write and export.read_only:
+            raise RefusedError(f"export {display(name)} of node {self._node.identity.node_name!r} is read-only")
+        return Root(Path(export.path)), check_relative(rest)
+
+    # -- listings ------------------------------------------------------------------------------------------------------
+
+    def _list(self, path: bytes) -> None:
+        batch: list[m.ListEntry] = []
+        for entry in self._listing(path):
+            batch.append(entry)
+            if len(batch) == m.MAX_ENTRIES:
+                self._channel.send(m.Listing(entries=batch, more=True))
+                batch = []
+        self._channel.send(m.Listing(entries=batch))
+
+    def _listing(self, path: bytes) -> Iterator[m.ListEntry]:
+        if not path:
+            for name in sorted(self._node.config.storage.exports):
+                yield m.ListEntry(os.fsencode(name), "export", 0, 0, 0, b"")
+            return
+        root, parts = self._locate(path.rstrip(b"/"), write=False)
+        try:
+            status = root.stat(parts)
+            if not stat.S_ISDIR(status.st_mode):
+                yield _list_entry(parts[-1], status, b"")
+                return
+            with root.directory(parts) as fd:
+                with os.scandir(fd) as entries:
+                    names = sorted(os.fsencode(entry.name) for entry in entries)
+                for name in names:
+                    if parts or name != STAGING:
+                        child = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(child.st_mode) else b""
+                        yield _list_entry(name, child, link)
+        except OSError as error:
+            raise failure(error, "cannot list", path) from error
+        finally:
+            root.close()
+
+
+def _list_entry(name: bytes, status: os.stat_result, link: bytes) -> m.ListEntry:
+    kinds = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "special")
+    return m.ListEntry(name, kind, status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode), link)
+
+
+def _outcome(engine: Sender | Receiver) -> tuple[State, str]:
+    if isinstance(engine.error, Interrupted):
+        return State.CANCELLED, str(engine.error)
+    if engine.error is not None:
+        return State.FAILED, str(engine.error)
+    if engine.progress.errors:
+        return State.FAILED, f"{len(engine.progress.errors)} files failed; the first: {engine.progress.errors[0]}"
+    return State.DONE, ""

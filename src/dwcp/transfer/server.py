@@ -1,0 +1,247 @@
+"""The listening side: accepts connections, lets in who can prove an identity, and serves their requests.
+
+A thread a connection. A control connection's thread serves its session; a data connection's thread carries blocks for
+the transfer of the session that it joined. Until the handshake is through, a connection costs one thread, one head of
+a frame and a place among `security.max_pending_handshakes`, for at most `security.handshake_timeout`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import structlog
+
+from dwcp.config import Config
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, TemporaryError
+from dwcp.links.endpoints import listen, take_over
+from dwcp.store.identity import Identity
+from dwcp.transfer.board import Board
+from dwcp.transfer.channel import Channel
+from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.node import Node
+from dwcp.transfer.served import ServedSession
+from dwcp.transfer.session import dial_session, respond
+from dwcp.wire import messages as m
+from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.handshake import joins
+
+ACCEPT_PAUSE = 0.05
+"""Seconds before the next try, where accepting failed for want of descriptors."""
+
+log = structlog.get_logger()
+
+
+class TransportServer:
+    """Component-like, but blocking: whoever runs an event loop calls it in threads."""
+
+    def __init__(self, config: Config, identity: Identity, board: Board) -> None:
+        self.node = Node(config, identity, board)
+        self._listener: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._sessions: dict[bytes, ServedSession] = {}
+        self._pending: dict[socket.socket, float] = {}
+        self._threads: set[threading.Thread] = set()
+        self._stopping = threading.Event()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) as bound. Raises DwcpError before `start`."""
+        if self._listener is None:
+            raise DwcpError("the transport does not listen yet")
+        host, port = self._listener.getsockname()[:2]
+        return str(host), int(port)
+
+    def start(self) -> None:
+        """Returns when connections are accepted. Raises UnreachableError when the address cannot be had."""
+        self._stopping.clear()
+        listener = listen(self.node.config.transport.listen, self.node.link_settings().options)
+        self._listener = listener
+        for target, name in ((self._accept, "dwcp-accept"), (self._reap, "dwcp-reap")):
+            threading.Thread(target=target, args=(listener,), name=name, daemon=True).start()
+        log.info("transport listens", address="%s:%d" % self.address)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Accepts no more, gives running transfers `grace_seconds` to end, then interrupts them: they resume later."""
+        self._stopping.set()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                # wakes the accepting thread; fails only where it never listened
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        deadline = time.monotonic() + grace_seconds
+        for session in self._all_sessions():
+            if session.busy:
+                session.ended.wait(max(0.0, deadline - time.monotonic()))
+        for session in self._all_sessions():
+            session.interrupt("the manager is stopping; the transfer resumes when it is started again")
+        for thread in list(self._threads):
+            thread.join(timeout=max(0.1, deadline + 2 - time.monotonic()))
+
+    def apply(self, config: Config) -> None:
+        """Uses what can change live from now on."""
+        self.node.apply(config)
+
+    def counters(self) -> TransportCounters:
+        sent, received = self.node.meter.read()
+        counts = self.node.tally.read()
+        sessions = self._all_sessions()
+        return TransportCounters(
+            active_streams=sum(session.active_streams for session in sessions),
+            bytes_sent=sent,
+            bytes_received=received,
+            latency_seconds={s.peer: rtt for s in sessions if (rtt := s.round_trip_seconds()) is not None},
+            frames_corrupt=counts.get("frames_corrupt", 0),
+            sessions=len(sessions),
+            blocks_resent=counts.get("blocks_resent", 0),
+            refused=counts.get("refused", 0),
+            files_received=counts.get("files_received", 0),
+            files_sent=counts.get("files_sent", 0),
+        )
+
+    def self_probe(self) -> float:
+        """Seconds of a round trip through the node's own listener, handshake included. Raises a DwcpError."""
+        host, port = self.address
+        reachable = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104
+        target = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
+        return ping(self.node, target, self.node.identity.fingerprint)
+
+    # -- accepting -----------------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._stopping.is_set():
+            try:
+                sock, address = listener.accept()
+            except OSError as error:
+                if self._stopping.is_set():
+                    return
+                # out of descriptors, most likely: those who wait stay in the backlog
+                log.warning("cannot accept a connection", reason=str(error))
+                self._stopping.wait(ACCEPT_PAUSE)
+                continue
+            security = self.node.config.security
+            with self._lock:
+                full = len(self._pending) >= security.max_pending_handshakes
+                if not full:
+                    self._pending[sock] = time.monotonic() + security.handshake_timeout
+            if full:
+                self._refused(str(address[0]), RefusedError("too many handshakes at once (max_pending_handshakes)"))
+                sock.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(sock, str(address[0])), name="dwcp-serve", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def _reap(self, listener: socket.socket) -> None:
+        """Ends handshakes that take too long, however lively they drip."""
+        while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
+            now = time.monotonic()
+            with self._lock:
+                late = [sock for sock, deadline in self._pending.items() if deadline < now]
+                for sock in late:
+                    with contextlib.suppress(OSError):
+                        # the connection may have ended by itself
+                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _serve(self, sock: socket.socket, address: str) -> None:
+        channel: Channel | None = None
+        try:
+            link = take_over(sock, self.node.link_settings(), self.node.config.security.handshake_timeout)
+            channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+            message, head, _ = channel.receive_head()
+            if isinstance(message, m.Hello):
+                self._serve_session(channel, message, head, sock)
+            elif isinstance(message, m.Join):
+                self._serve_stream(channel, message, sock)
+            else:
+                raise ProtocolError(f"a connection begins with a {type(message).__name__}")
+        except EOFError:
+            log.debug("a connection ended before it began", address=address)
+        except DwcpError as error:
+            self._refused(address, error)
+            if channel is not None:
+                self._explain(channel, error)
+        finally:
+            with self._lock:
+                self._pending.pop(sock, None)
+                self._threads.discard(threading.current_thread())
+            if channel is not None:
+                channel.link.close()
+            else:
+                sock.close()
+
+    def _admitted(self, sock: socket.socket, channel: Channel) -> None:
+        with self._lock:
+            self._pending.pop(sock, None)
+        channel.link.set_read_timeout(self.node.config.transport.read_timeout)
+
+    def _refused(self, address: str, error: DwcpError) -> None:
+        self.node.tally.add("refused")
+        log.warning("a connection was refused", address=address, code=error.code, reason=str(error))
+
+    def _explain(self, channel: Channel, error: DwcpError) -> None:
+        """Tells the other end why, in words that give a stranger nothing to work with."""
+        stranger = isinstance(error, AuthenticationError)
+        ask = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
+        text = ask if stranger else str(error)
+        with contextlib.suppress(DwcpError):
+            # it may be gone, or never have spoken the protocol
+            channel.send(m.Error(code=error.code, message=text[:4000]))
+
+    def _serve_session(self, channel: Channel, hello: m.Hello, head: bytes, sock: socket.socket) -> None:
+        welcome = m.Welcome(session=os.urandom(16), join_key=os.urandom(32))
+        peer = respond(self.node, channel, hello, head, welcome)
+        self._admitted(sock, channel)
+        session = ServedSession(self.node, channel, peer, self._supersede)
+        with self._lock:
+            self._sessions[welcome.session] = session
+        session.join_key = welcome.join_key
+        self.node.watch(channel.link, sends=False)
+        try:
+            session.serve()
+        finally:
+            with self._lock:
+                del self._sessions[welcome.session]
+            self.node.unwatch(channel.link)
+
+    def _serve_stream(self, channel: Channel, join: m.Join, sock: socket.socket) -> None:
+        with self._lock:
+            session = self._sessions.get(join.session)
+        if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
+            raise AuthenticationError("a data connection does not belong to any session here")
+        self._admitted(sock, channel)
+        channel.send(m.Joined())
+        session.run_stream(join.stream, channel)
+
+    def _supersede(self, new: ServedSession) -> None:
+        """A peer that begins a transfer anew has given up the one before: that one makes room."""
+        for old in self._all_sessions():
+            if old is not new and old.key == new.key:
+                old.interrupt("the same transfer was begun anew")
+                old.ended.wait(self.node.config.transport.read_timeout)
+
+    def _all_sessions(self) -> list[ServedSession]:
+        with self._lock:
+            return list(self._sessions.values())
+
+
+def ping(node: Node, address: str, fingerprint: str) -> float:
+    """Seconds of one round trip on a fresh session to `address`. Raises a DwcpError."""
+    session = dial_session(node, address, fingerprint)
+    try:
+        began = time.monotonic()
+        session.channel.send(m.Ping(token=1))
+        answer, _ = session.channel.receive()
+        if not isinstance(answer, m.Pong):
+            raise ProtocolError(f"{address} answers a PING with a {type(answer).__name__}")
+        seconds = time.monotonic() - began
+        session.channel.send(m.Bye())
+        return seconds
+    except EOFError as error:
+        raise TemporaryError(f"{address} closed the connection instead of answering a PING") from error
+    finally:
+        session.channel.link.close()
