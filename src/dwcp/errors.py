@@ -130,7 +130,7 @@ class Interrupted(DwcpError):
 
 
 def _by_code(cls: type[DwcpError]) -> dict[str, type[DwcpError]]:
-    table = {cls.code: cls}
+    table = {cls.code: cls} if "code" in vars(cls) else {}
     for child in cls.__subclasses__():
         table.update(_by_code(child))
     return table

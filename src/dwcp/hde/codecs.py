@@ -127,6 +127,16 @@ def encode(codec: Codec, level: str, data: Buffer, min_ratio: float) -> tuple[Co
     return codec, packed
 
 
+def encode_names(data: bytes) -> bytes:
+    """A list of names and times: always worth a fast zstd, whatever the configuration wants for content."""
+    return _zstd(data, "fast")
+
+
+def decode_names(data: Buffer, size: int) -> Buffer:
+    """Raises ProtocolError as `decode`."""
+    return decode(BY_NAME["zstd"].id, data, size)
+
+
 def decode(codec_id: int, data: Buffer, size: int) -> Buffer:
     """Exactly `size` bytes. Raises ProtocolError for an unknown codec, a damaged body, or another length."""
     codec = _BY_ID.get(codec_id)

@@ -1,4 +1,4 @@
-"""Makes links: dials one, or takes one over from an accepted socket. Plain between loopback addresses, TLS elsewhere."""
+"""Makes links: dials, or takes over an accepted socket. Plain between loopback addresses, TLS elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import TlsLink
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted: all streams of one peer at once (max_streams, tcp(7): capped by somaxconn)."""
+"""Connections that may wait to be accepted: all streams of one peer at once (max_streams; somaxconn caps it)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,3 +66,20 @@ class NodeHealth:
     def unhealthy_components(self) -> list[str]:
         """Names of all components that are not healthy, degraded ones included, as the runbook counts."""
         return [name for name, component in self.components.items() if component.status is not Status.HEALTHY]
+
+
+def node_health(components: list[ComponentHealth], breaker: str, uptime_seconds: float) -> NodeHealth:
+    """Unhealthy when a component is failed or unhealthy with no recovery left to hope for; degraded when anything is
+    not as it should be, an open breaker included."""
+    by_name = {component.name: component for component in components}
+    lost = [c for c in components if c.failed or (c.status is Status.UNHEALTHY and not c.recovering)]
+    ailing = [c for c in components if c.status is not Status.HEALTHY or c.recovering]
+    if lost:
+        status, reason = Status.UNHEALTHY, "; ".join(f"{c.name} layer failed: {c.reason}" for c in lost)
+    elif ailing:
+        status, reason = Status.DEGRADED, "; ".join(f"{c.name}: {c.reason or 'recovering'}" for c in ailing)
+    elif breaker != "closed":
+        status, reason = Status.DEGRADED, f"a circuit breaker is {breaker}"
+    else:
+        status, reason = Status.HEALTHY, ""
+    return NodeHealth(status, reason, by_name, breaker, uptime_seconds)

@@ -108,10 +108,13 @@ class Incoming:
             if self.is_stream:
                 self.size = end.size
                 count = (end.size + MIN_LEAF - 1) // MIN_LEAF
-                if count > max(self.leaves, 1):
-                    raise ProtocolError(f"file {self.id} ends beyond what was sent of it")
-                self.settled_count -= sum(self.settled[count:])
+                if count > MAX_LEAVES:
+                    raise ProtocolError("a stream is longer than can be received")
                 self.leaves = count
+                self._resize()
+                # what an earlier, longer stream left in the part is cut off
+                del self.settled[count:], self.origin[count:]
+                self.settled_count = sum(self.settled)
             elif end.size != self.size:
                 raise ProtocolError(f"file {self.id} ends with another size than was announced")
             self.end = end

@@ -264,8 +264,9 @@ class Outbound:
             while not engine.finished.is_set():
                 message, body = control.receive()
                 if isinstance(message, m.Bye):
-                    raise EOFError
-                if not isinstance(message, m.Ping):
+                    if not engine.finished.is_set():
+                        raise EOFError
+                elif not isinstance(message, m.Ping):
                     engine.handle(message, body)
             with contextlib.suppress(TemporaryError):
                 # the transfer has ended either way; the peer may have left already

@@ -158,7 +158,7 @@ class Receiver:
         """One message of the control connection. Raises ProtocolError for what has no place here."""
         match message:
             case m.Entries():
-                self._entries(message)
+                self._entries(message, body)
             case m.Scanned():
                 if message.count != self._announced:
                     raise ProtocolError("the peer lost count of its files")
@@ -186,21 +186,21 @@ class Receiver:
             raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
         return file
 
-    def _entries(self, message: m.Entries) -> None:
+    def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced:
             raise ProtocolError("the peer lost count of its files")
         if self._announced - self._settled > MAX_UNSETTLED + m.MAX_ENTRIES:
             raise ProtocolError("the peer announces more files at once than are allowed")
-        self._announced += len(message.entries)
+        entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
+        self._announced += len(entries)
         self.progress.add(
-            files_total=sum(entry.type != "dir" for entry in message.entries),
-            bytes_total=sum(entry.size for entry in message.entries),
+            files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
         )
-        self._planning.submit(self._guard, lambda: self._plan(message))
+        self._planning.submit(self._guard, lambda: self._plan(message.first, entries))
 
-    def _plan(self, message: m.Entries) -> None:
+    def _plan(self, first: int, entries: list[m.Entry]) -> None:
         whole: list[int] = []
-        for number, entry in enumerate(message.entries, message.first):
+        for number, entry in enumerate(entries, first):
             if self.finished.is_set():
                 return
             file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size)

@@ -176,7 +176,8 @@ class Sender:
                 files_total=sum(entry.type != "dir" for entry in entries),
                 bytes_total=sum(entry.size for entry in entries),
             )
-        self._control.send(m.Entries(first=first, entries=entries))
+        plain = m.encode_entries(entries)
+        self._control.send(m.Entries(first=first, count=len(entries), size=len(plain)), codecs.encode_names(plain))
 
     # -- what the receiver says ----------------------------------------------------------------------------------------
 
@@ -271,6 +272,7 @@ class Sender:
         with file.lock:
             file.leaves = max(file.leaves, leaf + 1)
             file.size = max(file.size, leaf * MIN_LEAF + size)
+            file.hashes.extend(bytes(max(0, file.leaves * file.hash_size - len(file.hashes))))
             file.pending += 1
         self.progress.add(bytes_total=size)
         self._work.add(LeafTask(file, leaf, mode))

@@ -173,6 +173,9 @@ class ServedSession:
                 continue
             if not engine.finished.is_set():
                 engine.handle(message, body)
+                if engine.finished.is_set():
+                    # the peer may wait for a word: its own end of the transfer was reached before ours
+                    self._channel.send(m.Bye())
 
     def run_stream(self, number: int, channel: Channel) -> None:
         """A data connection of this session, in its own thread."""
@@ -186,7 +189,8 @@ class ServedSession:
         try:
             engine.run_stream(number, channel)
         except DwcpError as error:
-            log.info("a stream ended", stream=number, peer=self.peer, reason=str(error))
+            if not engine.finished.is_set():
+                log.info("a stream ended", stream=number, peer=self.peer, reason=str(error))
             if isinstance(engine, Sender):
                 engine.stream_lost(number)
         finally:

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
+from typing_extensions import Buffer
 
 from dwcp.errors import ProtocolError
 
@@ -32,7 +33,9 @@ Run: TypeAlias = tuple[Index, Index]
 Runs: TypeAlias = Annotated[list[Run], Meta(max_length=8192)]
 
 MAX_ENTRIES = 512
-"""Files announced in one ENTRIES: 512 long paths stay under MAX_HEAD."""
+"""Files announced in one ENTRIES, or listed in one LISTING."""
+MAX_ENTRIES_SIZE = 1024 * 1024
+"""Their size in MessagePack; a sender cuts earlier where paths are long."""
 MAX_PACK_FILES = 512
 """Small files that ride in one PACK: its head stays under MAX_HEAD."""
 MAX_OPS = 4096
@@ -183,9 +186,12 @@ class Entry(Struct, frozen=True, omit_defaults=True):
 
 
 class Entries(Message):
+    """The body is a zstd frame of `size` bytes of MessagePack: an array of entries, numbered from `first`."""
+
     kind = 24
     first: Index
-    entries: Annotated[list[Entry], Meta(min_length=1, max_length=MAX_ENTRIES)]
+    count: Annotated[int, Meta(ge=1, le=MAX_ENTRIES)]
+    size: Annotated[int, Meta(ge=1, le=MAX_ENTRIES_SIZE)]
 
 
 class Scanned(Message):
@@ -341,6 +347,7 @@ MESSAGES: dict[int, type[Message]] = {
 }
 
 _ENCODER = msgspec.msgpack.Encoder()
+_ENTRIES = msgspec.msgpack.Decoder(list[Entry])
 _DECODERS = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in MESSAGES.items()}
 
 
@@ -359,6 +366,22 @@ def decode(kind: int, head: bytes) -> Message:
     except (msgspec.DecodeError, RecursionError) as error:
         name = MESSAGES[kind].__name__
         raise ProtocolError(f"the peer sent a malformed {name}: {error}") from error
+
+
+def encode_entries(entries: list[Entry]) -> bytes:
+    """What the body of an ENTRIES decodes to."""
+    return _ENCODER.encode(entries)
+
+
+def decode_entries(data: Buffer, count: int) -> list[Entry]:
+    """Raises ProtocolError when they are malformed or not `count`."""
+    try:
+        entries = _ENTRIES.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent a malformed list of entries: {error}") from error
+    if len(entries) != count:
+        raise ProtocolError(f"the peer announced {count} entries and sent {len(entries)}")
+    return entries
 
 
 def runs_of(indexes: list[int]) -> list[tuple[int, int]]:

@@ -1,0 +1,367 @@
+"""Every key there is. Attribute names are the keys; durations are seconds, sizes bytes, rates bits per second."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from dwcp.config.fields import (
+    Duration,
+    Rate,
+    Section,
+    Size,
+    choice,
+    duration,
+    flag,
+    integer,
+    number,
+    rate,
+    size,
+    string,
+)
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+ADDRESS = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})$"
+UNAVAILABLE = "is not available in this version"
+
+
+def _not_available(section: str, value: bool) -> bool:
+    if value:
+        raise ValueError(f"{section} {UNAVAILABLE}; set it to false")
+    return value
+
+
+def _address(value: str) -> str:
+    if int(value.rpartition(":")[2]) > 65535:
+        raise ValueError("ports go up to 65535")
+    return value
+
+
+class Transport(Section):
+    """Multi-stream TCP between nodes."""
+
+    listen: str = string(":9000", "HOST:PORT; no host: all addresses", "Where peers connect to.", ADDRESS)
+    min_streams: int = integer(16, 1, 256, "Streams that a large transfer keeps at least.")
+    max_streams: int = integer(256, 16, 1024, "Streams that a transfer uses at most.")
+    initial_streams: int = integer(32, 1, 1024, "Streams that a large transfer begins with.")
+    stream_scaling_factor: float = number(
+        1.5, 1.01, 4.0, "By how much the number of streams grows while more of them raise the goodput."
+    )
+    congestion_algorithm: Literal["bbr", "cubic", "reno"] = choice(
+        "bbr", "TCP congestion control of each stream.", "bbr", "cubic", "reno"
+    )
+    enable_ecn: bool = flag(True, "Whether ECN is wanted; Linux decides by net.ipv4.tcp_ecn, a difference is reported.")
+    send_buffer_size: Size = size(16 * MIB, 64 * KIB, GIB, "Send buffer of each socket (SO_SNDBUF).")
+    recv_buffer_size: Size = size(16 * MIB, 64 * KIB, GIB, "Receive buffer of each socket (SO_RCVBUF).")
+    connect_timeout: Duration = duration("30s", "100ms", "1h", "How long a connection may take to be made.")
+    read_timeout: Duration = duration(
+        "60s", "100ms", "1h", "How long a peer may be silent; it says PING three times in this."
+    )
+    write_timeout: Duration = duration("60s", "100ms", "1h", "How long a peer may take nothing of what is sent to it.")
+    enable_rdma: bool = flag(False, "Use RDMA where the device is there; TCP takes over where it is not.")
+    rdma_device: str = string("mlx5_0", "a name in /sys/class/infiniband", "RDMA device.", r"^[A-Za-z0-9_.-]{1,63}$")
+    rdma_port: int = integer(1, 1, 255, "Port of the RDMA device.")
+    enable_pacing: bool = flag(True, "Send no faster than pacing_rate.")
+    pacing_rate: Rate = rate(
+        10**9,
+        10**6,
+        10**12,
+        "Rate of the whole node, shared by its streams. A bare number is bits per second.",
+        "1Mbit/s to 1Tbit/s",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        return _address(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_initial(cls, data: Any) -> Any:
+        """An initial count that nobody set follows the limits that somebody did."""
+        if isinstance(data, dict) and "initial_streams" not in data:
+            low, high = data.get("min_streams", 16), data.get("max_streams", 256)
+            if isinstance(low, int) and isinstance(high, int) and low <= high:
+                return {**data, "initial_streams": max(low, min(high, 32))}
+        return data
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Transport:
+        if not self.min_streams <= self.initial_streams <= self.max_streams:
+            raise ValueError(
+                f"min_streams <= initial_streams <= max_streams is needed, found {self.min_streams}, "
+                f"{self.initial_streams}, {self.max_streams}"
+            )
+        return self
+
+
+class Compression(Section):
+    """What is sent instead of the content itself."""
+
+    enabled: bool = flag(True, "Compress at all.")
+    algorithm: Literal["zstd", "lz4", "snappy", "none"] = choice("zstd", "Codec.", "zstd", "lz4", "snappy", "none")
+    level: Literal["fast", "balanced", "max"] = choice("balanced", "Effort of the codec.", "fast", "balanced", "max")
+    enable_delta_encoding: bool = flag(True, "Send only what the receiver's version of a file lacks.")
+    baseline_interval: Duration = duration("5m", "1s", "30d", "Age at which a kept baseline is made anew.")
+    max_delta_chain: int = integer(10, 1, 1000, "Deltas on one kept baseline before it is made anew.")
+    delta_algorithm: Literal["auto", "rsync", "xor", "bsdiff", "prefix"] = choice(
+        "auto", "How changed content is encoded.", "auto", "rsync"
+    )
+    enable_dictionary: bool = flag(True, "Trained dictionaries for small objects.")
+    dictionary_update_interval: Duration = duration("24h", "1m", "365d", "Age at which a dictionary is trained anew.")
+    enable_adaptive: bool = flag(True, "Leave compression out where the link is faster than the codec.")
+    adaptive_threshold: float = number(15.0, 0.0, 100.0, "Percent by which the other way must be cheaper for a change.")
+    min_compression_ratio: float = number(1.1, 1.0, 100.0, "A block that shrinks by less goes as it is.")
+    enable_baseline_sync: bool = flag(False, "Peers exchange which baselines they hold.")
+    baseline_sync_interval: Duration = duration("5s", "100ms", "1d", "How often they do.")
+    enable_pruning: bool = flag(True, "Remove unfinished files that nobody came back for.")
+    pruning_interval: Duration = duration("10m", "1s", "30d", "How often to look for them.")
+
+    @field_validator("delta_algorithm")
+    @classmethod
+    def _algorithm(cls, value: str) -> str:
+        if value not in ("auto", "rsync"):
+            raise ValueError(f"{value} {UNAVAILABLE}; use auto or rsync")
+        return value
+
+    @field_validator("enable_baseline_sync")
+    @classmethod
+    def _baseline_sync(cls, value: bool) -> bool:
+        return _not_available("enable_baseline_sync", value)
+
+
+class Prediction(Section):
+    """Forecasts of a link."""
+
+    enabled: bool = flag(False, f"Prediction {UNAVAILABLE}.")
+    model_type: Literal["lstm", "arima", "ewma", "last", "auto"] = choice(
+        "lstm", "Model.", "lstm", "arima", "ewma", "last", "auto"
+    )
+    prediction_horizon: Duration = duration("5m", "1s", "1d", "How far ahead.")
+    update_interval: Duration = duration("30s", "1s", "1d", "How often.")
+    history_window: Duration = duration("1h", "1m", "30d", "What is kept.")
+    confidence_level: float = number(0.95, 0.5, 0.999, "Share of outcomes that the interval should hold.")
+
+    @field_validator("enabled")
+    @classmethod
+    def _enabled(cls, value: bool) -> bool:
+        return _not_available("prediction", value)
+
+
+class Sync(Section):
+    """What peers know of each other."""
+
+    enabled: bool = flag(False, f"Synchronisation {UNAVAILABLE}.")
+    sync_interval: Duration = duration("1s", "10ms", "1h", "How often.")
+    max_staleness: Duration = duration("5s", "10ms", "1d", "How old a view may be.")
+    conflict_resolution: Literal["lww", "mvcc", "crdt"] = choice("lww", "Who wins.", "lww", "mvcc", "crdt")
+    enable_versioning: bool = flag(True, "Keep history.")
+
+    @field_validator("enabled")
+    @classmethod
+    def _enabled(cls, value: bool) -> bool:
+        return _not_available("sync", value)
+
+
+class Consensus(Section):
+    """What peers agree on."""
+
+    enabled: bool = flag(False, f"Consensus {UNAVAILABLE}.")
+    algorithm: Literal["raft"] = choice("raft", "Algorithm.", "raft")
+    quorum_size: int = integer(3, 1, 9, "Number of voters.")
+    election_timeout: Duration = duration("150ms", "10ms", "1m", "Silence after which a new leader is elected.")
+    heartbeat_interval: Duration = duration("50ms", "1ms", "10s", "How often a leader shows that it lives.")
+    adaptive_mode: bool = flag(False, "Derive both from measured round trips.")
+
+    @field_validator("enabled")
+    @classmethod
+    def _enabled(cls, value: bool) -> bool:
+        return _not_available("consensus", value)
+
+
+def _default_name() -> str:
+    short = socket.gethostname().split(".")[0]
+    return short if re.match(NODE_NAME, short) else "node"
+
+
+class NodeSection(Section):
+    """This node."""
+
+    name: str = Field(
+        default_factory=_default_name,
+        pattern=NODE_NAME,
+        description="What the node calls itself.",
+        json_schema_extra={"allowed": "letters, digits, . _ -, at most 63", "default": "the host's name"},
+    )
+    environment: Literal["production", "staging", "development"] = choice(
+        "production", "Sets how often health is checked.", "production", "staging", "development"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = choice(
+        "info", "What is logged.", "debug", "info", "warning", "error"
+    )
+    log_format: Literal["auto", "console", "json"] = choice(
+        "auto", "auto: for people on a terminal, JSON elsewhere.", "auto", "console", "json"
+    )
+
+
+class Http(Section):
+    """Health, metrics and control."""
+
+    listen: str = string("127.0.0.1:8080", "HOST:PORT", "Plain HTTP.", ADDRESS)
+    tls_listen: str = string(
+        "127.0.0.1:8443", 'HOST:PORT, or "" for none', "HTTPS with the node's certificate.", f"^$|{ADDRESS}"
+    )
+
+    @field_validator("listen", "tls_listen")
+    @classmethod
+    def _listens(cls, value: str) -> str:
+        return _address(value) if value else value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Http:
+        if self.listen == self.tls_listen and not self.listen.endswith(":0"):
+            raise ValueError(f"listen and tls_listen are both {self.listen}; give them different ports")
+        return self
+
+
+class Security(Section):
+    """Who may connect, and how."""
+
+    tls: Literal["auto", "always", "never"] = choice(
+        "auto", "auto: TLS 1.3 wherever an end is no loopback address.", "auto", "always", "never"
+    )
+    handshake_timeout: Duration = duration("10s", "100ms", "5m", "Time for a connection to prove who it is.")
+    max_pending_handshakes: int = integer(64, 1, 4096, "Connections that may be at it at once.")
+
+
+class PeerSection(Section):
+    """Another node."""
+
+    address: str | None = string(
+        None, "HOST:PORT", "Where it listens; a peer without one only connects to us.", ADDRESS
+    )
+    fingerprint: str = Field(
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Its identity; `dwcp id` there shows it.",
+        json_schema_extra={"allowed": "sha256: and 64 hexadecimal digits"},
+    )
+
+
+class Export(Section):
+    """A directory that peers may read, and write unless it says otherwise."""
+
+    path: str = Field(pattern=r"^/", description="The directory.", json_schema_extra={"allowed": "an absolute path"})
+    read_only: bool = flag(False, "Peers may only read.")
+
+
+def default_state_dir() -> str:
+    """/var/lib/dwcp for root; for everybody else the XDG state directory."""
+    if os.geteuid() == 0:
+        return "/var/lib/dwcp"
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return str(Path(base) / "dwcp")
+
+
+ExportName = Annotated[str, Field(pattern=NODE_NAME)]
+
+
+class Storage(Section):
+    """What is on disk."""
+
+    state_dir: str = Field(
+        default_factory=default_state_dir,
+        pattern=r"^/",
+        description="Identity, logs and state.",
+        json_schema_extra={"allowed": "an absolute path", "default": "/var/lib/dwcp, or ~/.local/state/dwcp"},
+    )
+    exports: dict[ExportName, Export] = Field(default_factory=dict, description="Directories for peers, by name.")
+    resume_retention: Duration = duration("7d", "1m", "365d", "Age at which an unfinished file is given up.")
+
+    @model_validator(mode="after")
+    def _outside(self) -> Storage:
+        state = Path(self.state_dir)
+        for name, export in self.exports.items():
+            path = Path(export.path)
+            if path == state or path in state.parents or state in path.parents:
+                raise ValueError(f"export {name} ({export.path}) and state_dir ({self.state_dir}) contain each other")
+        return self
+
+
+CHECK_INTERVALS = {"production": 10.0, "staging": 30.0, "development": 60.0}
+"""Seconds; the runbook's check frequencies."""
+
+
+class HealthSection(Section):
+    """How the manager looks after its components."""
+
+    interval: Duration | None = duration(
+        None, "100ms", "1h", "Between two checks; unset: 10s, 30s or 60s by node.environment."
+    )
+    timeout: Duration = duration("5s", "10ms", "10m", "A check that takes longer has failed.")
+    metrics_interval: Duration = duration("5s", "100ms", "1h", "Between two collections of metrics.")
+    recovery_max_retries: int = integer(3, 0, 100, "Restarts before a component is called failed.")
+    recovery_backoff: Duration = duration("1s", "1ms", "1h", "Before the first restart.")
+    recovery_backoff_factor: float = number(2.0, 1.0, 10.0, "By how much that grows with each.")
+    recovery_jitter: float = number(0.1, 0.0, 1.0, "Share of it that is left to chance.")
+    slow_retry_interval: Duration = duration("60s", "1s", "1d", "Between restarts of a failed component.")
+
+
+class CircuitBreaker(Section):
+    """When a peer that fails is left alone."""
+
+    failure_threshold: int = integer(5, 1, 1000, "Failures in a row that open it.")
+    timeout: Duration = duration("30s", "10ms", "1d", "Open for this long, then half-open.")
+    success_threshold: int = integer(2, 1, 1000, "Successes that close it again.")
+    half_open_probes: int = integer(1, 1, 100, "Calls let through at once while half-open.")
+    max_timeout: Duration = duration("10m", "10ms", "7d", "What the timeout doubles up to, when it keeps opening.")
+
+
+class Memory(Section):
+    """What the node may take."""
+
+    limit: Size = size(256 * MIB, 64 * MIB, 2**40, "For transfer buffers and what is made of them, per process.")
+
+
+def _version(value: Any) -> Any:
+    # unquoted, YAML reads it as a number
+    return "2.0" if isinstance(value, float) and value == 2.0 else value
+
+
+class Config(Section):
+    """The whole of it."""
+
+    enabled: bool = flag(True, "false: HTTP answers, but nothing is transferred.")
+    version: Annotated[Literal["2.0"], BeforeValidator(_version)] = choice("2.0", "Of this format.", "2.0")
+    node: NodeSection = Field(default_factory=NodeSection)
+    http: Http = Field(default_factory=Http)
+    security: Security = Field(default_factory=Security)
+    peers: dict[Annotated[str, Field(pattern=NODE_NAME)], PeerSection] = Field(
+        default_factory=dict, description="Other nodes, by name."
+    )
+    storage: Storage = Field(default_factory=Storage)
+    transport: Transport = Field(default_factory=Transport)
+    compression: Compression = Field(default_factory=Compression)
+    health: HealthSection = Field(default_factory=HealthSection)
+    circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
+    memory: Memory = Field(default_factory=Memory)
+    prediction: Prediction = Field(default_factory=Prediction)
+    sync: Sync = Field(default_factory=Sync)
+    consensus: Consensus = Field(default_factory=Consensus)
+
+    @property
+    def health_interval(self) -> float:
+        """Seconds between health checks."""
+        return self.health.interval or CHECK_INTERVALS[self.node.environment]
+
+    @model_validator(mode="after")
+    def _never_in_the_clear(self) -> Config:
+        host = self.transport.listen.rpartition(":")[0].strip("[]")
+        if self.security.tls == "never" and not (host == "::1" or host == "localhost" or host.startswith("127.")):
+            raise ValueError("security.tls: never needs transport.listen on a loopback address, like 127.0.0.1:9000")
+        return self

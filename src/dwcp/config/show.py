@@ -1,0 +1,80 @@
+"""A configuration for people: whole, in short, and what differs between two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from dwcp.config.load import as_written
+from dwcp.config.model import Config
+from dwcp.units import format_duration, format_rate, format_size
+
+_RESTART = ("enabled", "version", "node.name", "storage.state_dir", "http.", "security.", "transport.listen")
+_RESTART_ALSO = ("transport.enable_rdma", "transport.rdma_", "node.log_format")
+WITHOUT_EFFECT = (
+    "compression.enable_dictionary",
+    "compression.dictionary_update_interval",
+    "compression.baseline_interval",
+    "compression.max_delta_chain",
+)
+"""Keys of the contract whose mechanism this version does not have: what a receiver holds is hashed anew at every
+transfer, so there is no kept baseline that could age and no dictionary to train. `summary` says so."""
+
+
+def dump_config(config: Config) -> str:
+    """YAML with every default, which loads to the same configuration."""
+    text: str = yaml.safe_dump(_without_none(as_written(config)), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value
+
+
+def summary(config: Config) -> list[str]:
+    """What will run, a line each."""
+    t, c = config.transport, config.compression
+    pacing = f"paced to {format_rate(t.pacing_rate)}" if t.enable_pacing else "not paced"
+    codec = f"{c.algorithm} ({c.level}{', adaptive' if c.enable_adaptive else ''})" if c.enabled else "off"
+    lines = [
+        f"node {config.node.name}, state in {config.storage.state_dir}",
+        f"transport on {t.listen}: {t.min_streams} to {t.max_streams} streams, {t.initial_streams} at first, "
+        f"{t.congestion_algorithm}, buffers {format_size(t.send_buffer_size)} / {format_size(t.recv_buffer_size)}, {pacing}",
+        f"http on {config.http.listen}" + (f", https on {config.http.tls_listen}" if config.http.tls_listen else ""),
+        f"compression {codec}, delta encoding {'on' if c.enable_delta_encoding else 'off'}",
+        f"health checked every {format_duration(config.health_interval)}, "
+        f"circuit breakers open after {config.circuit_breaker.failure_threshold} failures",
+        f"exports: {', '.join(f'{name} = {export.path}' for name, export in config.storage.exports.items()) or 'none'}",
+        f"peers: {', '.join(config.peers) or 'none'}",
+    ]
+    if not config.enabled:
+        lines.append("enabled is false: nothing will be transferred")
+    if t.enable_rdma:
+        lines.append("note: transport.enable_rdma: this version has no RDMA link; TCP takes its place")
+    if c.enabled and c.enable_dictionary:
+        lines.append(f"note: without effect in this version: {', '.join(WITHOUT_EFFECT)}")
+    return lines
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted keys with different values."""
+    return _differences(as_written(old), as_written(new), "")
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if old == new else [path]
+
+
+def needs_restart(key: str) -> bool:
+    """Whether a changed key only counts from the next start on; all others apply at once."""
+    return any(key == start or (start.endswith(".") and key.startswith(start)) for start in _RESTART) or key.startswith(
+        _RESTART_ALSO
+    )
