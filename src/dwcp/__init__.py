@@ -1,0 +1,58 @@
+"""DWCP: keeps a workload's state at other sites over long, lossy links.
+
+    import dwcp
+
+    async with dwcp.connect("node2") as peer:
+        await peer.send("tree", "inbox/tree")
+
+    async with dwcp.Manager(dwcp.load_config(["config.yaml"])):
+        ...
+
+The map of the package: `errors`, `units` and `config` may be known by all. The core decides, without sockets, files or
+clocks: `wire` (protocol), `tuning` (streams), `hde` (delta encoding), `supervise` (health, recovery, breakers). The
+shell acts: `links` (TCP, TLS), `store` (identity, journals), `files` (trees), `transfer` (one transfer, both roles),
+`manager` (the coordinator), `metrics`, `api`, `cli`, and `testing` (a lab of local nodes).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwcp.config import Config, load_config
+from dwcp.errors import DwcpError
+
+if TYPE_CHECKING:
+    from dwcp.manager.manager import Manager
+    from dwcp.transfer.board import TransferStatus
+    from dwcp.transfer.client import Peer, RemoteEntry, connect
+    from dwcp.transfer.outbound import TransferResult
+
+_LATE = {
+    "Manager": "dwcp.manager.manager",
+    "Peer": "dwcp.transfer.client",
+    "RemoteEntry": "dwcp.transfer.client",
+    "TransferResult": "dwcp.transfer.outbound",
+    "TransferStatus": "dwcp.transfer.board",
+    "connect": "dwcp.transfer.client",
+}
+"""Loaded at first use: `dwcp --help` needs none of them."""
+
+__all__ = [
+    "Config",
+    "DwcpError",
+    "Manager",
+    "Peer",
+    "RemoteEntry",
+    "TransferResult",
+    "TransferStatus",
+    "connect",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'dwcp' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

@@ -82,6 +82,7 @@ class Board:
         self._lock = threading.Lock()
         self._live: dict[str, _Live] = {}
         self._recent: deque[TransferStatus] = deque(maxlen=RECENT_TRANSFERS)
+        self._ended = dict.fromkeys((State.DONE, State.FAILED, State.CANCELLED), 0)
 
     def begin(
         self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]
@@ -97,6 +98,7 @@ class Board:
         final = replace(self._read(live), state=state, error=error)
         with self._lock:
             self._recent.appendleft(final)
+            self._ended[state] += 1
 
     def live(self) -> list[TransferStatus]:
         """Running transfers, oldest first."""
@@ -108,6 +110,11 @@ class Board:
         """Ended transfers, newest first."""
         with self._lock:
             return list(self._recent)
+
+    def ended(self) -> dict[State, int]:
+        """How many transfers ended in each way."""
+        with self._lock:
+            return dict(self._ended)
 
     def get(self, transfer_id: str) -> TransferStatus:
         """One transfer, live or recent. Raises NotFoundError."""

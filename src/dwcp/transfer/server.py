@@ -17,7 +17,9 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, TemporaryError
+from dwcp.links import sockopts
 from dwcp.links.endpoints import listen, take_over
+from dwcp.links.sockopts import Effective
 from dwcp.store.identity import Identity
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Channel
@@ -85,6 +87,20 @@ class TransportServer:
     def apply(self, config: Config) -> None:
         """Uses what can change live from now on."""
         self.node.apply(config)
+
+    def sockets(self) -> Effective:
+        """What a socket with this configuration gets from the kernel, the share of the pacing rate included."""
+        config = self.node.config
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sample:
+            effective = sockopts.apply(sample, self.node.link_settings().options)
+            rate = config.transport.pacing_rate if config.transport.enable_pacing else None
+            sockopts.set_pacing(sample, rate)
+            settings = {**effective.settings, "pacing_rate": f"{sockopts.pacing(sample)}, shared by all streams"}
+        timeouts = {
+            name: f"{getattr(config.transport, name):g} s"
+            for name in ("connect_timeout", "read_timeout", "write_timeout")
+        }
+        return Effective({**settings, **timeouts}, effective.warnings)
 
     def counters(self) -> TransportCounters:
         sent, received = self.node.meter.read()

@@ -1,0 +1,95 @@
+"""The ASGI application: the endpoint table, its guards, and errors as JSON."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dwcp.api.routes import ENDPOINTS, Endpoint, Json, openapi
+from dwcp.api.view import NodeView
+from dwcp.errors import DwcpError, NotFoundError
+from dwcp.links.endpoints import is_loopback
+from dwcp.metrics.http import HttpMetrics
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def create_app(
+    view: NodeView, registry: CollectorRegistry, http_metrics: HttpMetrics, *, token: str | None
+) -> Starlette:
+    """`token`: what a request that changes something has to carry; None on a loopback listener, where no token is
+    asked but the request must come from this machine's own name, not from another site's page."""
+
+    def route(endpoint: Endpoint) -> Route:
+        async def answer(request: Request) -> Response:
+            with http_metrics.measure(endpoint.method, endpoint.path) as measured:
+                refusal = _refusal(request, token) if endpoint.changes_state else None
+                response = refusal or await _handled(lambda: endpoint.handler(view, request))
+                measured.status = response.status_code
+            response.headers.update(_HEADERS)
+            return response
+
+        return Route(endpoint.path, answer, methods=[endpoint.method])
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"Content-Type": content_type, **_HEADERS})
+
+    async def document(request: Request) -> Response:
+        return Json(openapi(version("dwcp")), headers=_HEADERS)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        text = {
+            404: f"nothing is at {request.url.path}; /openapi.json lists what there is",
+            405: f"{request.method} is not allowed here; allowed: {headers.get('Allow', headers.get('allow', ''))}",
+        }.get(status, "the node failed to answer; its log says why")
+        code = {404: "not-found", 405: "usage"}.get(status, "fatal")
+        return Json({"code": code, "message": text}, status, headers={**headers, **_HEADERS})
+
+    routes = [*map(route, ENDPOINTS), Route("/metrics", metrics), Route("/openapi.json", document)]
+    return Starlette(routes=routes, exception_handlers={HTTPException: http_error, 500: http_error})
+
+
+async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await call()
+    except NotFoundError as error:
+        return Json({"code": error.code, "message": str(error)}, 404)
+    except DwcpError as error:
+        return Json({"code": error.code, "message": str(error)}, 409)
+
+
+def _refusal(request: Request, token: str | None) -> Response | None:
+    """Why this request may not change anything; None when it may."""
+    origin = request.headers.get("origin")
+    host = request.headers.get("host", "")
+    if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none") or (
+        origin is not None and origin.split("://")[-1] != host
+    ):
+        return Json({"code": "refused", "message": "requests from other sites' pages may not change anything"}, 403)
+    if token is None:
+        name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
+        if name != "localhost" and not is_loopback(name):
+            # a name that was made to point here (DNS rebinding) is not ours
+            return Json({"code": "refused", "message": f"this listener is for localhost, not for {name!r}"}, 403)
+        return None
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+        message = "a token is needed: Authorization: Bearer TOKEN (in the state directory, identity/api-token)"
+        return Json({"code": "authentication", "message": message}, 401, headers={"WWW-Authenticate": "Bearer"})
+    return None

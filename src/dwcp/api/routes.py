@@ -1,0 +1,303 @@
+"""The table of everything that HTTP answers: routing and the OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dwcp.api.view import NodeView
+from dwcp.supervise.health import NodeHealth, Status
+from dwcp.transfer.board import State, TransferStatus
+
+Handler = Callable[[NodeView, Request], Awaitable[Response]]
+
+
+class Json(Response):
+    """Compact, keys in the order in which they were put."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`schema`: JSON Schema of the answer; `statuses`: meaning of each status besides 200."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    schema: dict[str, Any] = field(default_factory=dict)
+    statuses: dict[int, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def changes_state(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
+
+def _obj(**properties: str | dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {key: {"type": kind} if isinstance(kind, str) else kind for key, kind in properties.items()},
+    }
+
+
+def health_document(config_version: str, enabled: bool, health: NodeHealth) -> dict[str, Any]:
+    """The superset of the runbook's answers."""
+    document: dict[str, Any] = {
+        "status": health.status,
+        "version": config_version,
+        "enabled": enabled,
+        "components": {
+            **{name: component.status for name, component in health.components.items()},
+            "circuit_breaker": health.circuit_breaker,
+        },
+        "uptime_seconds": int(health.uptime_seconds),
+        "components_healthy": not health.unhealthy_components,
+        "unhealthy_components": health.unhealthy_components,
+        "recovery_in_progress": health.recovery_in_progress,
+        "circuit_breaker": health.circuit_breaker,
+    }
+    reasons = {name: component.reason for name, component in health.components.items() if component.reason}
+    if reasons:
+        document["reasons"] = reasons
+    if health.status is Status.UNHEALTHY:
+        document["error"] = health.reason
+    return document
+
+
+def transfer_document(status: TransferStatus) -> dict[str, Any]:
+    return {
+        **asdict(status),
+        "rate_bits_per_second": status.rate,
+        "ratio": status.ratio,
+        "eta_seconds": status.eta_seconds,
+    }
+
+
+async def _health(view: NodeView, request: Request) -> Response:
+    health = view.health()
+    document = health_document(view.config.version, view.config.enabled, health)
+    return Json(document, 503 if health.status is Status.UNHEALTHY else 200)
+
+
+async def _live(view: NodeView, request: Request) -> Response:
+    return Json({"status": "alive"})
+
+
+async def _ready(view: NodeView, request: Request) -> Response:
+    health = view.health()
+    ready = health.status is not Status.UNHEALTHY
+    return Json({"status": "ready" if ready else "not ready", "reason": health.reason}, 200 if ready else 503)
+
+
+async def _breaker_state(view: NodeView, request: Request) -> Response:
+    return Json(view.health().circuit_breaker)
+
+
+async def _breakers(view: NodeView, request: Request) -> Response:
+    return Json({name: asdict(status) for name, status in view.breakers().items()})
+
+
+async def _reset(view: NodeView, request: Request) -> Response:
+    view.reset_breakers(request.query_params.get("peer"))
+    return Json({"state": view.health().circuit_breaker})
+
+
+async def _transfers(view: NodeView, request: Request) -> Response:
+    wanted = request.query_params.get("state")
+    transfers = [*view.board.live(), *view.board.recent()]
+    return Json([transfer_document(status) for status in transfers if wanted in (None, status.state)])
+
+
+async def _transfer(view: NodeView, request: Request) -> Response:
+    return Json(transfer_document(view.board.get(request.path_params["id"])))
+
+
+async def _cancel(view: NodeView, request: Request) -> Response:
+    view.board.cancel(request.path_params["id"])
+    return Json({"id": request.path_params["id"], "state": "cancelling"}, 202)
+
+
+async def _status(view: NodeView, request: Request) -> Response:
+    sockets, warnings = view.sockets()
+    counters = view.transport()
+    document = {
+        "node": view.config.node.name,
+        "fingerprint": view.fingerprint,
+        "addresses": dict(view.addresses),
+        "exports": {
+            name: {"path": export.path, "read_only": export.read_only}
+            for name, export in view.config.storage.exports.items()
+        },
+        "peers": {
+            name: {
+                "address": peer.address,
+                "fingerprint": peer.fingerprint,
+                "latency_milliseconds": _milliseconds(counters.latency_seconds.get(name)),
+            }
+            for name, peer in view.config.peers.items()
+        },
+        "sockets": dict(sockets),
+        "warnings": warnings,
+        "transport": {**asdict(counters), "latency_seconds": dict(counters.latency_seconds)},
+    }
+    return Json(document)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+_PROBLEM = _obj(code="string", message="string")
+_TRANSFER = _obj(
+    id="string",
+    role={"enum": ["send", "receive"]},
+    peer="string",
+    target="string",
+    state={"enum": list(State)},
+    started_at="number",
+    seconds="number",
+    files_total="integer",
+    files_done="integer",
+    bytes_total="integer",
+    bytes_done="integer",
+    wire_bytes="integer",
+    streams="integer",
+    error="string",
+    rate_bits_per_second="number",
+    ratio="number",
+    eta_seconds={"type": ["number", "null"]},
+)
+_HEALTH = _obj(
+    status={"enum": list(Status)},
+    version="string",
+    enabled="boolean",
+    components="object",
+    uptime_seconds="integer",
+    components_healthy="boolean",
+    unhealthy_components={"type": "array", "items": {"type": "string"}},
+    recovery_in_progress="boolean",
+    circuit_breaker={"enum": ["closed", "half-open", "open"]},
+    reasons="object",
+    error="string",
+)
+_BREAKER = _obj(
+    name="string",
+    state={"enum": ["closed", "half-open", "open"]},
+    failures="integer",
+    trips="integer",
+    reason="string",
+    retry_at_seconds="number",
+)
+
+ENDPOINTS = (
+    Endpoint("GET", "/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
+    Endpoint("GET", "/live", _live, "The process answers", _obj(status="string")),
+    Endpoint(
+        "GET", "/ready", _ready, "The node can do its job", _obj(status="string", reason="string"), {503: "not yet"}
+    ),
+    Endpoint(
+        "GET",
+        "/circuit-breaker/state",
+        _breaker_state,
+        "State of the worst circuit breaker",
+        {"enum": ["closed", "half-open", "open"]},
+    ),
+    Endpoint(
+        "GET",
+        "/circuit-breakers",
+        _breakers,
+        "Each peer's circuit breaker",
+        {"type": "object", "additionalProperties": _BREAKER},
+    ),
+    Endpoint(
+        "POST",
+        "/circuit-breaker/reset",
+        _reset,
+        "Close all circuit breakers, or one",
+        _obj(state="string"),
+        {404: "no such peer"},
+        {"peer": "the peer whose breaker is meant; all without it"},
+    ),
+    Endpoint(
+        "GET",
+        "/transfers",
+        _transfers,
+        "Running transfers, and the newest of those that ended",
+        {"type": "array", "items": _TRANSFER},
+        query={"state": "running, done, failed or cancelled"},
+    ),
+    Endpoint("GET", "/transfers/{id}", _transfer, "One transfer", _TRANSFER, {404: "no such transfer"}),
+    Endpoint(
+        "DELETE",
+        "/transfers/{id}",
+        _cancel,
+        "Cancel a transfer; what has arrived is kept for the next try",
+        _obj(id="string", state="string"),
+        {202: "it is being cancelled", 404: "no such transfer"},
+    ),
+    Endpoint(
+        "POST",
+        "/transfers/{id}/cancel",
+        _cancel,
+        "The same, for clients without DELETE",
+        _obj(id="string", state="string"),
+        {202: "it is being cancelled", 404: "no such transfer"},
+    ),
+    Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _obj(node="string")),
+)
+
+
+def openapi(package_version: str) -> dict[str, Any]:
+    """OpenAPI 3.1 of the table, /metrics and itself included."""
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    text = {"200": {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    paths["/metrics"] = {"get": {"summary": "Metrics for Prometheus", "responses": text}}
+    document = {
+        "200": {"description": "this document", "content": {"application/json": {"schema": {"type": "object"}}}}
+    }
+    paths["/openapi.json"] = {"get": {"summary": "This document", "responses": document}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "DWCP Manager", "version": package_version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Problem": _PROBLEM},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    usual = {} if 202 in endpoint.statuses else {200: "done"}
+    responses: dict[str, Any] = {}
+    for status, meaning in {**usual, **endpoint.statuses}.items():
+        problem = status in (401, 403, 404)
+        schema = {"$ref": "#/components/schemas/Problem"} if problem else endpoint.schema
+        responses[str(status)] = {"description": meaning, "content": {"application/json": {"schema": schema}}}
+    operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
+    parameters = [
+        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
+        for name, text in endpoint.query.items()
+    ]
+    if "{id}" in endpoint.path:
+        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
+    if endpoint.changes_state:
+        operation["security"] = [{"token": []}]
+        for status, meaning in ((401, "the token is missing or wrong"), (403, "asked from another site's page")):
+            ref = {"$ref": "#/components/schemas/Problem"}
+            responses[str(status)] = {"description": meaning, "content": {"application/json": {"schema": ref}}}
+    return operation

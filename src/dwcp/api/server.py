@@ -1,0 +1,161 @@
+"""uvicorn inside the manager: plain and TLS listeners on sockets that we bind, so a taken port has a clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from dwcp.api.app import create_app
+from dwcp.api.view import NodeView
+from dwcp.errors import StateError, UnreachableError
+from dwcp.links.endpoints import is_loopback, split_address
+from dwcp.metrics.http import HttpMetrics
+from dwcp.supervise.health import HEALTHY, Health, Status
+
+STOP_SECONDS = 2.0
+"""For requests that are under way when the node stops."""
+KEEP_ALIVE = 30
+"""Seconds: two scrapes of a usual Prometheus ride one connection."""
+MAX_HEADERS = 16 * 1024
+MAX_CONNECTIONS = 1024
+
+log = structlog.get_logger()
+
+
+class HttpServer:
+    """The `http` component."""
+
+    name = "http"
+
+    def __init__(
+        self,
+        view: NodeView,
+        registry: CollectorRegistry,
+        *,
+        listen: str,
+        tls_listen: str,
+        token: str,
+        certificate: tuple[Path, Path],
+    ) -> None:
+        """`token` is asked of requests that change something on listeners that are not loopback. `certificate`: files
+        of certificate and key for `tls_listen`; the empty address means none."""
+        self._view = view
+        self._registry = registry
+        self._metrics = HttpMetrics(registry)
+        self._listens = {"http": listen, "https": tls_listen}
+        self._token = token
+        self._certificate = certificate
+        self._servers: dict[str, _Server] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.addresses: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Returns when connections are accepted. Raises StateError when an address cannot be had."""
+        try:
+            for scheme, address in self._listens.items():
+                if address:
+                    await self._serve(scheme, address)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _serve(self, scheme: str, address: str) -> None:
+        sock = _bind(address, f"http.{'tls_listen' if scheme == 'https' else 'listen'}")
+        host, port = sock.getsockname()[:2]
+        app = create_app(
+            self._view, self._registry, self._metrics, token=None if is_loopback(str(host)) else self._token
+        )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEADERS,
+            ws="none",
+        )
+        config.load()
+        if scheme == "https":
+            config.ssl = _tls(*self._certificate)
+        server = _Server(config)
+        self._servers[scheme] = server
+        self._tasks.append(asyncio.create_task(server.serve(sockets=[sock]), name=f"dwcp-{scheme}"))
+        await server.ready.wait()
+        self.addresses[scheme] = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        log.info("http listens", scheme=scheme, address=self.addresses[scheme])
+
+    async def stop(self) -> None:
+        for server in self._servers.values():
+            server.should_exit = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS + 1)
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        self._servers.clear()
+        self.addresses.clear()
+
+    async def check(self) -> Health:
+        """Asks its own listener whether it is alive, as a load balancer would."""
+        if not self._tasks or any(task.done() for task in self._tasks):
+            return Health(Status.UNHEALTHY, "the HTTP server has stopped")
+        host, port = split_address(self.addresses["http"])
+        reader, writer = await asyncio.open_connection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104
+        try:
+            writer.write(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = await reader.readline()
+        finally:
+            writer.close()
+        if b" 200 " not in answer:
+            return Health(Status.UNHEALTHY, f"/live answers {answer.decode(errors='replace').strip()!r}")
+        return HEALTHY
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the manager, and says when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def _bind(address: str, key: str) -> socket.socket:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET
+    try:
+        return socket.create_server(
+            (host, port), family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6 and not host
+        )
+    except OSError as error:
+        raise StateError(
+            f"cannot listen on {address}: {error.strerror}; see who has it with `ss -ltnp`, or change {key}"
+        ) from error
+
+
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise UnreachableError(f"the node's certificate in {certificate} cannot be used: {error}") from error
+    return context

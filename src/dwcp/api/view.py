@@ -1,0 +1,55 @@
+"""What HTTP and metrics see of a node. The manager implements it; tests stand in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from dwcp.config import Config
+from dwcp.supervise.breaker import BreakerStatus
+from dwcp.supervise.health import NodeHealth
+from dwcp.supervise.recovery import RecoveryCounts
+from dwcp.transfer.board import Board
+from dwcp.transfer.counters import TransportCounters
+
+
+class NodeView(Protocol):
+    """All methods are cheap and may be called at any time from the event loop."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def board(self) -> Board: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Bound HOST:PORT of transport, http and https, as far as they listen."""
+        ...
+
+    def health(self) -> NodeHealth: ...
+
+    def breakers(self) -> Mapping[str, BreakerStatus]:
+        """By peer."""
+        ...
+
+    def reset_breakers(self, peer: str | None) -> None:
+        """One, or all. Raises NotFoundError for a peer that has none."""
+        ...
+
+    def recoveries(self) -> Mapping[str, RecoveryCounts]:
+        """By component."""
+        ...
+
+    def transport(self) -> TransportCounters: ...
+
+    def sockets(self) -> tuple[Mapping[str, str], list[str]]:
+        """What the transport's sockets really have, and what they were refused."""
+        ...
+
+    def throughput(self) -> tuple[float, float]:
+        """Bits per second (sent, received) over the newest collection interval."""
+        ...

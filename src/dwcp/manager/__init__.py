@@ -1,0 +1,1 @@
+"""The coordinator: starts components in order, looks after them, stops them in reverse."""

@@ -1,0 +1,155 @@
+"""`dwcp-manager`: the node as a process, for systemd, containers and terminals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from dwcp import logs
+from dwcp.config import Config, default_files, dump_config, load_config, summary
+from dwcp.errors import ConfigError, DwcpError
+from dwcp.manager.sdnotify import Notifier
+
+if TYPE_CHECKING:
+    from dwcp.manager.manager import Manager
+
+log = structlog.get_logger()
+
+STUCK = 5.0
+"""Seconds without a sign of supervision before the watchdog is no longer fed."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Configuration; several are merged in order. Without: /etc/dwcp/config.yaml and ~/.config/dwcp/config.yaml, where they exist.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. transport.max_streams=64."
+)
+@click.option(
+    "--validate", is_flag=True, help="Check the configuration, say what would run, and exit (2 when it is wrong)."
+)
+@click.option("--print-config", is_flag=True, help="Print the effective configuration with all defaults, and exit.")
+@click.version_option(package_name="dwcp", prog_name="dwcp-manager")
+def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, print_config: bool) -> None:
+    """Run a DWCP node: receive and serve transfers, answer /health and /metrics.
+
+    Signals: TERM and INT stop it in good order (a second one at once), HUP reads the configuration again. Environment
+    variables DWCP_SECTION__KEY override the files.
+
+    Exit codes: 0 stopped as asked, 2 wrong configuration or usage, 5 temporary (an address is taken), 7 fatal.
+    """
+
+    def load() -> Config:
+        chosen = list(files) or default_files(os.environ)
+        return load_config(chosen, os.environ, parse_overrides(overrides))
+
+    try:
+        config = load()
+        if print_config:
+            click.echo(dump_config(config), nl=False)
+        elif validate:
+            click.echo("configuration is valid")
+            for line in summary(config):
+                click.echo(f"  {line}")
+        else:
+            logs.configure(config.node.log_level, config.node.log_format)
+            _run(config, load)
+    except ConfigError as error:
+        if not validate:
+            click.echo("Failed to start DWCP manager\nError: invalid configuration", err=True)
+        for line in error.problems:
+            click.echo(line, err=True)
+        sys.exit(error.exit_code)
+    except DwcpError as error:
+        click.echo(f"Failed to start DWCP manager\nError: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE` flags as a mapping. Raises ConfigError."""
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ConfigError([f"--set {text}: write KEY=VALUE, for example transport.max_streams=64" for text in wrong])
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _run(config: Config, load: Callable[[], Config]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, load))
+
+
+async def _serve(config: Config, load: Callable[[], Config]) -> None:
+    # late, so that --help and --validate don't pay for it
+    from dwcp.manager.manager import Manager
+
+    notifier = Notifier(os.environ)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    manager = Manager(config)
+
+    def on_stop() -> None:
+        if stop.is_set():
+            log.warning("second signal: stopping at once")
+            # whatever was under way is in its journals; nothing here is lost by not waiting
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(manager, load, notifier))
+    async with manager:
+        notifier.ready(_status_line(manager))
+        keeper = asyncio.create_task(_keep_notified(manager, notifier))
+        await stop.wait()
+        notifier.stopping()
+        keeper.cancel()
+        log.info("stopping", running_transfers=len(manager.board.live()))
+
+
+def _status_line(manager: Manager) -> str:
+    health = manager.health()
+    return f"{health.status}, {len(manager.board.live())} transfers" + (f": {health.reason}" if health.reason else "")
+
+
+def _reload(manager: Manager, load: Callable[[], Config], notifier: Notifier) -> None:
+    notifier.reloading()
+    try:
+        config = load()
+    except ConfigError as error:
+        for line in error.problems:
+            log.error("configuration is not taken over", problem=line)
+    else:
+        applied, waiting = manager.reload(config)
+        logs.configure(manager.config.node.log_level, manager.config.node.log_format)
+        log.info("configuration was read again", applied=applied, needs_restart=waiting)
+    notifier.ready(_status_line(manager))
+
+
+async def _keep_notified(manager: Manager, notifier: Notifier) -> None:
+    interval = min(notifier.watchdog_seconds or STUCK, STUCK)
+    while True:
+        await asyncio.sleep(interval)
+        if notifier.watchdog_seconds is not None and time.monotonic() - manager.alive_at < STUCK:
+            notifier.alive()
+        notifier.status(_status_line(manager))
+
+
+if __name__ == "__main__":
+    main()

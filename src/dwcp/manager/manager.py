@@ -1,0 +1,187 @@
+"""The node as one object: wires the components, and is what HTTP and metrics look at."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+
+from dwcp.api.server import HttpServer
+from dwcp.config import Config, changed_keys, needs_restart
+from dwcp.errors import NotFoundError
+from dwcp.links.sockopts import Effective
+from dwcp.manager import statedir
+from dwcp.manager.component import Component
+from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
+from dwcp.manager.runner import Runner
+from dwcp.manager.statedir import StateComponent
+from dwcp.metrics.collector import create_registry
+from dwcp.metrics.component import MetricsComponent
+from dwcp.store.identity import load_or_create
+from dwcp.supervise.breaker import BreakerStatus, worst
+from dwcp.supervise.health import NodeHealth, node_health
+from dwcp.supervise.recovery import RecoveryCounts
+from dwcp.transfer.board import Board
+from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.server import TransportServer
+
+log = structlog.get_logger()
+
+
+class Manager:
+    """`async with Manager(config) as node:` runs a node; it is healthy when the block begins.
+
+    Raises StateError when the state directory or an address cannot be had, or another DwcpError of a component that
+    cannot start.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.board = Board()
+        self._state_dir = Path(config.storage.state_dir)
+        self._runner: Runner | None = None
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> Manager:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        config = self._config
+        statedir.prepare(self._state_dir)
+        self._claim = statedir.Claim(self._state_dir)
+        try:
+            identity = load_or_create(self._state_dir / "identity", config.node.name)
+            self._identity = identity
+            self._server = TransportServer(config, identity, self.board)
+            self._peers = PeersComponent(self._server, lambda: self._config)
+            self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
+            self._http = HttpServer(
+                self,
+                create_registry(self),
+                listen=config.http.listen,
+                tls_listen=config.http.tls_listen,
+                token=statedir.api_token(self._state_dir),
+                certificate=(identity.certificate_file, identity.key_file),
+            )
+            self._runner = Runner(self._components(), lambda: self._config)
+            self._began = time.monotonic()
+            await self._runner.start()
+            await self._runner.check_all()
+        except BaseException:
+            self._claim.release()
+            self._runner = None
+            raise
+        statedir.write_run_file(self._state_dir, config.node.name, self.addresses)
+        log.info("node is up", node=config.node.name, fingerprint=identity.fingerprint, **self.addresses)
+
+    def _components(self) -> dict[Component, tuple[str, ...]]:
+        """Every component, and what it depends on. Adding one is a line here."""
+        components: dict[Component, tuple[str, ...]] = {
+            StateComponent(self._state_dir): (),
+            CompressionComponent(): (),
+            self._metrics: (),
+            self._http: ("metrics",),
+        }
+        if self._config.enabled:
+            components |= {
+                TransportComponent(self._server): ("state", "compression"),
+                self._peers: ("transport",),
+                PruningComponent(lambda: self._config): ("state",),
+            }
+        return components
+
+    async def stop(self) -> None:
+        """Finishes or journals what is under way, then stops everything."""
+        if self._runner is None:
+            return
+        await asyncio.to_thread(statedir.remove_run_file, self._state_dir)
+        await self._runner.stop()
+        self._runner = None
+        self._claim.release()
+        log.info("node is down", node=self._config.node.name)
+
+    def reload(self, config: Config) -> tuple[list[str], list[str]]:
+        """Applies what can be applied to a running node: (keys applied, keys that wait for a restart)."""
+        changed = changed_keys(self._config, config)
+        waiting = [key for key in changed if needs_restart(key)]
+        applied = [key for key in changed if key not in waiting]
+        self._config = self._blend(config)
+        self._server.apply(self._config)
+        if self._runner is not None:
+            self._runner.apply(self._config)
+        return applied, waiting
+
+    def _blend(self, config: Config) -> Config:
+        """The new configuration, with what needs a restart as it was."""
+        old = self._config
+        transport = config.transport.model_copy(
+            update={key: getattr(old.transport, key) for key in ("listen", "enable_rdma", "rdma_device", "rdma_port")}
+        )
+        node = config.node.model_copy(update={"name": old.node.name, "log_format": old.node.log_format})
+        storage = config.storage.model_copy(update={"state_dir": old.storage.state_dir})
+        kept = {"enabled": old.enabled, "http": old.http, "security": old.security}
+        return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
+
+    @property
+    def alive_at(self) -> float:
+        """Monotonic time at which supervision was last seen working."""
+        return self._runner.ticked_at if self._runner is not None else self._began
+
+    # -- NodeView ------------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def fingerprint(self) -> str:
+        return self._identity.fingerprint
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        addresses = dict(self._http.addresses)
+        if self._config.enabled:
+            host, port = self._server.address
+            addresses["transport"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return addresses
+
+    def health(self) -> NodeHealth:
+        statuses = self._runner.statuses() if self._runner is not None else []
+        breaker = worst(status.state for status in self._peers.breakers().values())
+        return node_health(statuses, breaker, time.monotonic() - self._began)
+
+    def breakers(self) -> Mapping[str, BreakerStatus]:
+        return self._peers.breakers()
+
+    def reset_breakers(self, peer: str | None) -> None:
+        names = list(self._peers.breakers())
+        if peer is not None and peer not in names:
+            raise NotFoundError(f"no circuit breaker for {peer!r}; there are: {', '.join(names) or 'none'}")
+        for name in names if peer is None else [peer]:
+            self._peers.reset(name)
+            log.info("circuit breaker was reset", peer=name)
+
+    def recoveries(self) -> Mapping[str, RecoveryCounts]:
+        return self._runner.recoveries() if self._runner is not None else {}
+
+    def transport(self) -> TransportCounters:
+        counters = self._server.counters()
+        return replace(counters, latency_seconds={**self._peers.latency(), **counters.latency_seconds})
+
+    def sockets(self) -> tuple[Mapping[str, str], list[str]]:
+        effective: Effective = self._server.sockets()
+        return effective.settings, effective.warnings
+
+    def throughput(self) -> tuple[float, float]:
+        return self._metrics.throughput()

@@ -1,0 +1,203 @@
+"""The components that are only a wrapper: around the transport's threads, the codecs, the peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from dwcp.config import Config
+from dwcp.errors import DwcpError
+from dwcp.files.root import Root
+from dwcp.files.staging import prune
+from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
+from dwcp.supervise.health import HEALTHY, Health, Status
+from dwcp.transfer.probe import probe
+from dwcp.transfer.selftest import check_compression
+from dwcp.transfer.server import TransportServer
+
+STOP_GRACE = 5.0
+"""Seconds that running transfers get to end when the manager stops; then they are left for later, in their journals."""
+
+log = structlog.get_logger()
+
+
+class CompressionComponent:
+    """Checks that every codec gives back what it was given."""
+
+    name = "compression"
+
+    async def start(self) -> None:
+        await asyncio.to_thread(check_compression)
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+    async def check(self) -> Health:
+        await asyncio.to_thread(check_compression)
+        return HEALTHY
+
+
+class TransportComponent:
+    """Checks by a handshake and a round trip through its own listener."""
+
+    name = "transport"
+
+    def __init__(self, server: TransportServer) -> None:
+        self._server = server
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._server.start)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._server.stop, STOP_GRACE)
+
+    async def check(self) -> Health:
+        await asyncio.to_thread(self._server.self_probe)
+        transport = self._server.node.config.transport
+        if transport.enable_rdma:
+            device = Path("/sys/class/infiniband") / transport.rdma_device
+            found = "this version has no RDMA link" if device.exists() else "RDMA device not found"
+            return Health(Status.DEGRADED, f"{found}: {transport.rdma_device}; TCP takes its place")
+        return HEALTHY
+
+
+class PruningComponent:
+    """Removes unfinished files that nobody came back for."""
+
+    name = "pruning"
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="dwcp-pruning")
+
+    async def stop(self) -> None:
+        await _cancel(self._task)
+        self._task = None
+
+    async def check(self) -> Health:
+        if self._task is None or self._task.done():
+            return Health(Status.UNHEALTHY, "unfinished files are not looked for any more")
+        return HEALTHY
+
+    async def _run(self) -> None:
+        while True:
+            config = self._config()
+            if config.compression.enable_pruning:
+                await asyncio.to_thread(_prune, config)
+            await asyncio.sleep(config.compression.pruning_interval)
+
+
+def _prune(config: Config) -> None:
+    for name, export in config.storage.exports.items():
+        if export.read_only:
+            continue
+        try:
+            root = Root(Path(export.path))
+        except DwcpError as error:
+            log.warning("an export cannot be looked at", export=name, reason=str(error))
+            continue
+        try:
+            removed = prune(root, config.storage.resume_retention)
+        except OSError as error:
+            log.warning("unfinished files could not be removed", export=name, reason=str(error))
+        else:
+            if removed:
+                log.info("unfinished files removed", export=name, files=removed)
+        finally:
+            root.close()
+
+
+class PeersComponent:
+    """Looks at each peer that has an address, as often as health is checked, and keeps its circuit breaker.
+
+    A peer that is away is no fault of this node: it opens a breaker, which shows on the node's health by itself.
+    """
+
+    name = "peers"
+
+    def __init__(self, server: TransportServer, config: Callable[[], Config]) -> None:
+        self._server = server
+        self._config = config
+        self._breakers: dict[str, Breaker] = {}
+        self._latency: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def breakers(self) -> Mapping[str, BreakerStatus]:
+        now = time.monotonic()
+        return {name: breaker.status(now) for name, breaker in self._breakers.items()}
+
+    def reset(self, peer: str) -> None:
+        self._breakers[peer].reset()
+
+    def latency(self) -> Mapping[str, float]:
+        """Seconds, of the newest round trip to each peer that answered."""
+        return dict(self._latency)
+
+    async def start(self) -> None:
+        self._follow_config()
+        self._task = asyncio.create_task(self._run(), name="dwcp-peers")
+
+    async def stop(self) -> None:
+        await _cancel(self._task)
+        self._task = None
+
+    async def check(self) -> Health:
+        if self._task is None or self._task.done():
+            return Health(Status.UNHEALTHY, "peers are not looked at any more")
+        return HEALTHY
+
+    def _follow_config(self) -> None:
+        config = self._config()
+        section = config.circuit_breaker
+        settings = BreakerSettings(
+            section.failure_threshold,
+            section.timeout,
+            section.success_threshold,
+            section.half_open_probes,
+            section.max_timeout,
+        )
+        known = {name for name, peer in config.peers.items() if peer.address is not None}
+        for name in known - self._breakers.keys():
+            self._breakers[name] = Breaker(name, settings)
+        for name in self._breakers.keys() - known:
+            del self._breakers[name]
+            self._latency.pop(name, None)
+        for breaker in self._breakers.values():
+            breaker.settings = settings
+
+    async def _run(self) -> None:
+        while True:
+            self._follow_config()
+            await asyncio.gather(*(self._look(breaker) for breaker in list(self._breakers.values())))
+            waits = [status.retry_at_seconds for status in self.breakers().values() if status.retry_at_seconds > 0]
+            await asyncio.sleep(min([self._config().health_interval, *waits]))
+
+    async def _look(self, breaker: Breaker) -> None:
+        if not breaker.allow(time.monotonic()):
+            return
+        before = breaker.status(time.monotonic()).state
+        try:
+            self._latency[breaker.name] = await asyncio.to_thread(probe, self._server.node, breaker.name)
+            breaker.succeeded(time.monotonic())
+        except DwcpError as error:
+            self._latency.pop(breaker.name, None)
+            breaker.failed(time.monotonic(), str(error))
+        after = breaker.status(time.monotonic())
+        if after.state != before:
+            log.warning("circuit breaker changes", peer=breaker.name, was=before, now=after.state, reason=after.reason)
+
+
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            # our own cancellation comes back
+            await task

@@ -1,0 +1,124 @@
+"""Every metric that is read from the node. Names of the runbook are kept to the letter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dwcp.api.view import NodeView
+from dwcp.supervise.health import Status
+from dwcp.transfer.board import Role
+
+_BREAKER = {"closed": 0, "half-open": 1, "open": 2}
+
+
+def create_registry(view: NodeView) -> CollectorRegistry:
+    """The node's own metrics, and those of its process and interpreter."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(view))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class NodeCollector(Collector):
+    def __init__(self, view: NodeView) -> None:
+        self._view = view
+
+    def describe(self) -> list[Metric]:
+        """Registration must not ask a node that is not up yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._manager()
+        yield from self._transport()
+        yield from self._transfers()
+
+    def _manager(self) -> Iterator[Metric]:
+        view = self._view
+        health = view.health()
+        build = GaugeMetricFamily("dwcp_build_info", "Version of this program.", labels=["version", "node"])
+        build.add_metric([version("dwcp"), view.config.node.name], 1)
+        yield build
+        yield GaugeMetricFamily("dwcp_manager_uptime_seconds", "Time since the manager started.", health.uptime_seconds)
+        component = GaugeMetricFamily(
+            "dwcp_manager_component_healthy", "1 when healthy, 0.5 when degraded, 0 when not.", labels=["component"]
+        )
+        check = GaugeMetricFamily(
+            "dwcp_manager_component_check_seconds", "Duration of the newest health check.", labels=["component"]
+        )
+        for name, state in health.components.items():
+            component.add_metric([name], {Status.HEALTHY: 1.0, Status.DEGRADED: 0.5}.get(state.status, 0.0))
+            check.add_metric([name], state.check_seconds)
+        yield component
+        yield check
+        yield GaugeMetricFamily(
+            "dwcp_manager_circuit_breaker_state",
+            "The worst circuit breaker: 0 closed, 1 half-open, 2 open.",
+            _BREAKER[health.circuit_breaker],
+        )
+        breakers = view.breakers()
+        failures = GaugeMetricFamily(
+            "dwcp_manager_circuit_breaker_failures", "Failures in a row, by peer.", labels=["peer"]
+        )
+        trips = CounterMetricFamily("dwcp_manager_circuit_breaker_trips", "Times opened, by peer.", labels=["peer"])
+        peer_state = GaugeMetricFamily(
+            "dwcp_manager_peer_circuit_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["peer"]
+        )
+        for name, breaker in breakers.items():
+            failures.add_metric([name], breaker.failures)
+            trips.add_metric([name], breaker.trips)
+            peer_state.add_metric([name], _BREAKER[breaker.state])
+        yield from (failures, trips, peer_state)
+        attempts = CounterMetricFamily("dwcp_manager_recovery_attempts", "Restarts begun.", labels=["component"])
+        success = CounterMetricFamily("dwcp_manager_recovery_success", "Restarts that helped.", labels=["component"])
+        for name, counts in view.recoveries().items():
+            attempts.add_metric([name], counts.attempts)
+            success.add_metric([name], counts.successes)
+        yield from (attempts, success)
+
+    def _transport(self) -> Iterator[Metric]:
+        counters = self._view.transport()
+        yield GaugeMetricFamily("dwcp_transport_active_streams", "Data connections in use.", counters.active_streams)
+        yield GaugeMetricFamily("dwcp_transport_sessions", "Control connections in use.", counters.sessions)
+        yield CounterMetricFamily(
+            "dwcp_transport_bytes_sent", "TCP payload sent, TLS and retransmissions included.", counters.bytes_sent
+        )
+        yield CounterMetricFamily("dwcp_transport_bytes_received", "TCP payload received.", counters.bytes_received)
+        latency = GaugeMetricFamily("dwcp_transport_latency_milliseconds", "Round trip to each peer.", labels=["peer"])
+        for peer, seconds in counters.latency_seconds.items():
+            latency.add_metric([peer], seconds * 1000)
+        yield latency
+        throughput = GaugeMetricFamily(
+            "dwcp_transport_throughput_bits_per_second", "Over the newest collection interval.", labels=["direction"]
+        )
+        for direction, rate in zip(("sent", "received"), self._view.throughput(), strict=True):
+            throughput.add_metric([direction], rate)
+        yield throughput
+        errors = CounterMetricFamily("dwcp_transport_errors", "Faults met and mended, by kind.", labels=["kind"])
+        errors.add_metric(["frame_corrupt"], counters.frames_corrupt)
+        errors.add_metric(["block_resent"], counters.blocks_resent)
+        errors.add_metric(["connection_refused"], counters.refused)
+        yield errors
+        files = CounterMetricFamily("dwcp_transport_files", "Files with changed content.", labels=["direction"])
+        files.add_metric(["sent"], counters.files_sent)
+        files.add_metric(["received"], counters.files_received)
+        yield files
+
+    def _transfers(self) -> Iterator[Metric]:
+        board = self._view.board
+        running = Counter(status.role for status in board.live())
+        live = GaugeMetricFamily("dwcp_transfers_running", "Transfers under way.", labels=["role"])
+        for role in Role:
+            live.add_metric([role], running[role])
+        yield live
+        ended = CounterMetricFamily("dwcp_transfers_ended", "Transfers that ended, by outcome.", labels=["state"])
+        for state, count in board.ended().items():
+            ended.add_metric([state], count)
+        yield ended
