@@ -68,6 +68,14 @@ def load_config(
     return config
 
 
+def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` flags as a mapping. Raises ConfigError."""
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ConfigError([f"--set {text}: write KEY=VALUE, for example transport.max_streams=64" for text in wrong])
+    return dict(text.split("=", 1) for text in texts)
+
+
 def _in_reading_order(line: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", line)]
 

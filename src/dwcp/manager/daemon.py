@@ -15,7 +15,7 @@ import click
 import structlog
 
 from dwcp import logs
-from dwcp.config import Config, default_files, dump_config, load_config, summary
+from dwcp.config import Config, default_files, dump_config, load_config, parse_overrides, summary
 from dwcp.errors import ConfigError, DwcpError
 from dwcp.manager.sdnotify import Notifier
 
@@ -78,14 +78,6 @@ def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, pr
     except DwcpError as error:
         click.echo(f"Failed to start DWCP manager\nError: {error}", err=True)
         sys.exit(error.exit_code)
-
-
-def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE` flags as a mapping. Raises ConfigError."""
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise ConfigError([f"--set {text}: write KEY=VALUE, for example transport.max_streams=64" for text in wrong])
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _run(config: Config, load: Callable[[], Config]) -> None:

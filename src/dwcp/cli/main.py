@@ -1,0 +1,69 @@
+"""`dwcp`: the table of commands. Each is loaded when it is used, so that --help and completion are quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from dwcp.cli.failure import fail
+from dwcp.errors import DwcpError
+
+_COMMANDS = {
+    "send": "dwcp.cli.transfer:send",
+    "get": "dwcp.cli.transfer:get",
+    "ls": "dwcp.cli.peers:ls",
+    "ping": "dwcp.cli.peers:ping",
+    "id": "dwcp.cli.peers:show_id",
+    "status": "dwcp.cli.status:status",
+    "lab": "dwcp.cli.lab:lab",
+}
+_SUMMARIES = {
+    "send": "Make a path at a peer what a local file, tree or stream is.",
+    "get": "Make a local path what a file or tree at a peer is.",
+    "ls": "List a peer's exports, or a directory in one.",
+    "ping": "Measure the round trip to a peer.",
+    "id": "Show this node's fingerprint, by which peers know it.",
+    "status": "Show how the local manager is doing.",
+    "lab": "Run a few nodes on this machine, to try things out.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[name].partition(":")
+        command = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except DwcpError as error:
+            fail(error)
+        except BrokenPipeError:
+            # whoever read our output has seen enough
+            sys.stdout = None  # type: ignore[assignment]  # nothing is left to flush at exit
+            sys.exit(0)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dwcp", prog_name="dwcp")
+def main() -> None:
+    """Keep a workload's state at other sites: send files, trees and streams to peers, fast and verified.
+
+    Peers are named in the configuration, /etc/dwcp/config.yaml or ~/.config/dwcp/config.yaml, or the files given with
+    --config or in DWCP_CONFIG. PEER:EXPORT/PATH is a path below one of a peer's exported directories.
+
+    Exit codes: 0 done, 2 usage or configuration, 3 not found, 5 temporary (try again), 7 fatal, 23 some files failed,
+    130 interrupted.
+    """

@@ -1,0 +1,43 @@
+"""What several commands take: where the configuration is, and PEER:PATH."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dwcp.config import Config, default_files, load_config, parse_overrides
+from dwcp.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def configured(command: F) -> F:
+    """Adds --config and --set, which `load` takes."""
+    files = click.option(
+        "--config",
+        "files",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        envvar="DWCP_CONFIG",
+        help="Configuration; several are merged in order.",
+    )
+    overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of it.")
+    return files(overrides(command))
+
+
+def load(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
+    """Raises ConfigError."""
+    return load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
+
+
+def split_remote(text: str) -> tuple[str, str]:
+    """(peer, EXPORT/PATH). Raises UsageError."""
+    peer, colon, path = text.partition(":")
+    if not colon or not peer:
+        raise UsageError(f"{text!r} names no peer; write PEER:EXPORT/PATH, for example node2:inbox/backup")
+    return peer, path

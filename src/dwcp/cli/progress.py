@@ -1,0 +1,200 @@
+"""How a transfer is told: a bar on a terminal, a line now and then elsewhere, JSON lines for programs, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import IO, Any
+
+import click
+
+from dwcp.errors import DwcpError
+from dwcp.transfer.board import TransferStatus
+from dwcp.transfer.outbound import TransferResult
+from dwcp.units import format_duration, format_rate, format_size
+
+LINE_EVERY = 5.0
+"""Seconds between lines where there is no terminal: a log stays readable."""
+JSON_EVERY = 1.0
+
+
+class Reporter:
+    """Says nothing; the others override what they tell. `progress` is called from another thread."""
+
+    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+        self.source = source
+        self.target = target
+        self.out = out
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the terminal as it was."""
+
+    def start(self) -> None:
+        """The peer has proved who it is."""
+
+    def progress(self, status: TransferStatus) -> None:
+        """How far it is."""
+
+    def done(self, result: TransferResult) -> None:
+        """It went well."""
+
+    def failed_file(self, line: str) -> None:
+        """One of the files did not arrive."""
+
+    def error(self, error: DwcpError) -> None:
+        """It failed; the caller prints the error itself."""
+
+
+class LineReporter(Reporter):
+    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+        super().__init__(source, target, out)
+        self._last = time.monotonic()
+
+    def progress(self, status: TransferStatus) -> None:
+        if time.monotonic() - self._last >= LINE_EVERY:
+            self._last = time.monotonic()
+            click.echo(describe(status), file=self.out)
+
+    def done(self, result: TransferResult) -> None:
+        for warning in result.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(f"{self.source} -> {self.target}: {summary(result)}", file=self.out)
+
+    def failed_file(self, line: str) -> None:
+        click.echo(f"failed: {line}", err=True)
+
+
+class BarReporter(LineReporter):
+    """Rich, loaded only here."""
+
+    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+        super().__init__(source, target, out)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=Console(file=out), transient=True)
+        self._task = self._bar.add_task("connecting", total=None, text="")
+
+    def __enter__(self) -> Reporter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self) -> None:
+        self._bar.update(self._task, description="scanning")
+
+    def progress(self, status: TransferStatus) -> None:
+        total = status.bytes_total or None
+        self._bar.update(
+            self._task, description="sending", completed=status.bytes_done, total=total, text=describe(status)
+        )
+
+    def done(self, result: TransferResult) -> None:
+        self._bar.stop()
+        super().done(result)
+
+
+class JsonReporter(Reporter):
+    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+        super().__init__(source, target, out)
+        self._last = time.monotonic()
+
+    def _event(self, event: str, **fields: Any) -> None:
+        click.echo(json.dumps({"event": event, **fields}), file=self.out)
+        self.out.flush()
+
+    def start(self) -> None:
+        self._event("start", source=self.source, target=self.target)
+
+    def progress(self, status: TransferStatus) -> None:
+        if time.monotonic() - self._last < JSON_EVERY:
+            return
+        self._last = time.monotonic()
+        self._event(
+            "progress",
+            files=status.files_done,
+            files_total=status.files_total,
+            bytes=status.bytes_done,
+            bytes_total=status.bytes_total,
+            wire_bytes=status.wire_bytes,
+            seconds=round(status.seconds, 3),
+            streams=status.streams,
+            eta_seconds=None if status.eta_seconds is None else round(status.eta_seconds, 1),
+        )
+
+    def done(self, result: TransferResult) -> None:
+        for warning in result.warnings:
+            self._event("warning", message=warning)
+        self._event(
+            "done",
+            files=result.files,
+            bytes=result.bytes,
+            wire_bytes=result.wire_bytes,
+            seconds=round(result.seconds, 3),
+            verified=result.verified,
+            unchanged=result.unchanged,
+            deleted=result.deleted,
+            streams=result.streams,
+            sockets=result.sockets,
+        )
+
+    def failed_file(self, line: str) -> None:
+        self._event("file-error", message=line)
+
+    def error(self, error: DwcpError) -> None:
+        self._event("error", code=error.code, message=str(error), exit_code=error.exit_code)
+
+
+def make_reporter(source: str, target: str, *, as_json: bool, quiet: bool, to_stderr: bool) -> Reporter:
+    """`to_stderr`: standard output carries content."""
+    out = sys.stderr if to_stderr else sys.stdout
+    if as_json:
+        return JsonReporter(source, target, out)
+    if quiet:
+        return Reporter(source, target, out)
+    if sys.stderr.isatty() and out.isatty():
+        return BarReporter(source, target, out)
+    return LineReporter(source, target, out)
+
+
+def describe(status: TransferStatus) -> str:
+    """One line of progress."""
+    eta = status.eta_seconds
+    parts = [
+        f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}",
+        f"{status.files_done}/{status.files_total} files",
+        format_rate(status.rate),
+        f"ratio {status.ratio:.2f}",
+        f"{status.streams} streams",
+    ]
+    if eta is not None and status.bytes_done < status.bytes_total:
+        parts.append(f"{format_duration(float(round(eta)))} left")
+    return ", ".join(parts)
+
+
+def summary(result: TransferResult) -> str:
+    """One line of what was done."""
+    rate = format_rate(result.bytes * 8 / result.seconds) if result.seconds else "-"
+    ratio = result.bytes / result.wire_bytes if result.wire_bytes else 0.0
+    parts = [
+        f"{result.files} files ({result.unchanged} unchanged)",
+        f"{format_size(result.bytes)}",
+        f"{format_size(result.wire_bytes)} on the wire (ratio {ratio:.1f})",
+        f"{result.seconds:.1f} s",
+        rate,
+    ]
+    if result.deleted:
+        parts.insert(1, f"{result.deleted} deleted")
+    return ", ".join(parts) + (", verified" if result.verified else ", NOT verified")

@@ -1,0 +1,87 @@
+"""`dwcp status`: the local manager at a glance."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dwcp.cli.options import configured, load
+from dwcp.errors import NotFoundError, UnreachableError
+from dwcp.links.endpoints import split_address
+from dwcp.units import format_duration, format_rate, format_size
+
+TIMEOUT = 5.0
+"""Seconds: a manager on this machine answers in milliseconds, or not at all."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+@configured
+def status(as_json: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Show the manager of this configuration: health, peers, transfers, and what its sockets really have."""
+    config = load(files, overrides)
+    address = _find(Path(config.storage.state_dir))
+    parts = {name: _ask(address, f"/{name}") for name in ("status", "health", "circuit-breakers", "transfers")}
+    if as_json:
+        click.echo(json.dumps(parts, indent=2))
+    else:
+        _show(parts)
+
+
+def _find(state_dir: Path) -> str:
+    """The HTTP address of the manager that runs on this state directory. Raises NotFoundError."""
+    path = state_dir / "run.json"
+    try:
+        run = json.loads(path.read_text())
+        return str(run["addresses"]["http"])
+    except (OSError, ValueError, KeyError) as error:
+        raise NotFoundError(
+            f"no manager runs with state directory {state_dir}; start one with `dwcp-manager`, "
+            f"or name its configuration with --config"
+        ) from error
+
+
+def _ask(address: str, path: str) -> Any:
+    host, port = split_address(address)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", path, headers={"Host": f"localhost:{port}"})
+        return json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UnreachableError(
+            f"the manager at {address} does not answer ({error}); it may have been killed: start it again"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _show(parts: dict[str, Any]) -> None:
+    node, health = parts["status"], parts["health"]
+    click.echo(f"node {node['node']}: {health['status']}, up {format_duration(float(health['uptime_seconds'] or 0))}")
+    click.echo(f"  fingerprint {node['fingerprint']}")
+    click.echo("  " + ", ".join(f"{name} {address}" for name, address in sorted(node["addresses"].items())))
+    for name, state in health["components"].items():
+        reason = health.get("reasons", {}).get(name, "")
+        click.echo(f"  {name:<16}{state}" + (f"  {reason}" if reason else ""))
+    for name, export in node["exports"].items():
+        click.echo(f"export {name}: {export['path']}" + (" (read-only)" if export["read_only"] else ""))
+    for name, peer in node["peers"].items():
+        breaker = parts["circuit-breakers"].get(name, {})
+        latency = peer["latency_milliseconds"]
+        far = f"{latency} ms" if latency is not None else "not reached"
+        state = f", breaker {breaker['state']}" if breaker else ""
+        why = f" ({breaker['reason']})" if breaker.get("reason") and latency is None else ""
+        click.echo(f"peer {name}: {peer['address'] or 'no address'}, {far}{state}{why}")
+    for transfer in parts["transfers"][:10]:
+        click.echo(
+            f"transfer {transfer['id']} {transfer['role']} {transfer['peer']} {transfer['target']}: {transfer['state']}, "
+            f"{format_size(transfer['bytes_done'])} of {format_size(transfer['bytes_total'])}, "
+            f"{format_rate(transfer['rate_bits_per_second'])}, {transfer['streams']} streams {transfer['error']}".rstrip()
+        )
+    click.echo("sockets: " + ", ".join(f"{name} {value}" for name, value in node["sockets"].items()))
+    for warning in node["warnings"]:
+        click.echo(f"warning: {warning}")
