@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dwcp.api.routes import ENDPOINTS, Endpoint, Json, openapi
-from dwcp.api.view import NodeView
 from dwcp.errors import DwcpError, NotFoundError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
+from dwcp.metrics.view import NodeView
 
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api.view import NodeView
+from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import NodeHealth, Status
 from dwcp.transfer.board import State, TransferStatus
 

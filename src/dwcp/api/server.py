@@ -14,10 +14,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from dwcp.api.app import create_app
-from dwcp.api.view import NodeView
 from dwcp.errors import StateError, UnreachableError
 from dwcp.links.endpoints import is_loopback, split_address
 from dwcp.metrics.http import HttpMetrics
+from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import HEALTHY, Health, Status
 
 STOP_SECONDS = 2.0

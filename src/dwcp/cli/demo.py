@@ -79,7 +79,7 @@ def _ship(config: Path, tree: Path, target: str, title: str) -> Shipment:
         str(tree),
         target,
     ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
     if done.returncode or last.get("event") != "done":
         raise from_code(str(last.get("code", "fatal")), str(last.get("message") or done.stderr.strip()))

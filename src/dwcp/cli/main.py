@@ -52,7 +52,7 @@ class _Commands(click.Group):
             fail(error)
         except BrokenPipeError:
             # whoever read our output has seen enough
-            sys.stdout = None  # type: ignore[assignment]  # nothing is left to flush at exit
+            sys.stdout = None
             sys.exit(0)
 
 

@@ -77,11 +77,14 @@ def _show(parts: dict[str, Any]) -> None:
         why = f" ({breaker['reason']})" if breaker.get("reason") and latency is None else ""
         click.echo(f"peer {name}: {peer['address'] or 'no address'}, {far}{state}{why}")
     for transfer in parts["transfers"][:10]:
-        click.echo(
-            f"transfer {transfer['id']} {transfer['role']} {transfer['peer']} {transfer['target']}: {transfer['state']}, "
-            f"{format_size(transfer['bytes_done'])} of {format_size(transfer['bytes_total'])}, "
-            f"{format_rate(transfer['rate_bits_per_second'])}, {transfer['streams']} streams {transfer['error']}".rstrip()
-        )
+        click.echo(_transfer_line(transfer))
     click.echo("sockets: " + ", ".join(f"{name} {value}" for name, value in node["sockets"].items()))
     for warning in node["warnings"]:
         click.echo(f"warning: {warning}")
+
+
+def _transfer_line(transfer: dict[str, Any]) -> str:
+    size = f"{format_size(transfer['bytes_done'])} of {format_size(transfer['bytes_total'])}"
+    what = f"{transfer['role']} {transfer['peer']} {transfer['target']}: {transfer['state']}"
+    rate = f"{format_rate(transfer['rate_bits_per_second'])}, {transfer['streams']} streams"
+    return f"transfer {transfer['id']} {what}, {size}, {rate} {transfer['error']}".rstrip()

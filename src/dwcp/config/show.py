@@ -42,7 +42,8 @@ def summary(config: Config) -> list[str]:
     lines = [
         f"node {config.node.name}, state in {config.storage.state_dir}",
         f"transport on {t.listen}: {t.min_streams} to {t.max_streams} streams, {t.initial_streams} at first, "
-        f"{t.congestion_algorithm}, buffers {format_size(t.send_buffer_size)} / {format_size(t.recv_buffer_size)}, {pacing}",
+        f"{t.congestion_algorithm}, {pacing}, "
+        f"buffers {format_size(t.send_buffer_size)} / {format_size(t.recv_buffer_size)}",
         f"http on {config.http.listen}" + (f", https on {config.http.tls_listen}" if config.http.tls_listen else ""),
         f"compression {codec}, delta encoding {'on' if c.enable_delta_encoding else 'off'}",
         f"health checked every {format_duration(config.health_interval)}, "

@@ -11,7 +11,6 @@ count as compressed: those that the codec refused say nothing about its use.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 
 EXPLORE_EVERY = 32
@@ -37,7 +36,7 @@ class _Cost:
 
 @dataclass
 class Adaptive:
-    """Decides for one peer; all methods may be called from any thread."""
+    """Decides for one transfer. Not for several threads at once: whoever shares one locks."""
 
     threshold: float
     """Percent by which the other way must be cheaper."""
@@ -47,31 +46,28 @@ class Adaptive:
     _plain: _Cost = field(default_factory=_Cost)
     _packed: _Cost = field(default_factory=_Cost)
     _blocks: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def choose(self) -> bool:
         """True to try the codec on the next block."""
         if not self.enabled:
             return True
-        with self._lock:
-            self._blocks += 1
-            if min(self._plain.samples, self._packed.samples) < WARM_UP:
-                # both ways in turn until both are known; where nothing shrinks, explore only
-                if self._packed.samples < WARM_UP and self._blocks > 8 * WARM_UP:
-                    return self._blocks % EXPLORE_EVERY == 0
-                return self._blocks % 2 == 0
-            if self._blocks % EXPLORE_EVERY == 0:
-                return not self.compressing
-            return self.compressing
+        self._blocks += 1
+        if min(self._plain.samples, self._packed.samples) < WARM_UP:
+            # both ways in turn until both are known; where nothing shrinks, explore only
+            if self._packed.samples < WARM_UP and self._blocks > 8 * WARM_UP:
+                return self._blocks % EXPLORE_EVERY == 0
+            return self._blocks % 2 == 0
+        if self._blocks % EXPLORE_EVERY == 0:
+            return not self.compressing
+        return self.compressing
 
     def observe(self, shrunk: bool, tried: bool, size: int, seconds: float) -> None:
         """One block of `size` bytes took `seconds` to encode and hand over. `tried`: the codec was asked."""
         if tried and not shrunk:
             return
-        with self._lock:
-            (self._packed if shrunk else self._plain).add(seconds, size)
-            if min(self._plain.samples, self._packed.samples) < WARM_UP:
-                return
-            now, other = (self._packed, self._plain) if self.compressing else (self._plain, self._packed)
-            if other.value < now.value * (1 - self.threshold / 100):
-                self.compressing = not self.compressing
+        (self._packed if shrunk else self._plain).add(seconds, size)
+        if min(self._plain.samples, self._packed.samples) < WARM_UP:
+            return
+        now, other = (self._packed, self._plain) if self.compressing else (self._plain, self._packed)
+        if other.value < now.value * (1 - self.threshold / 100):
+            self.compressing = not self.compressing

@@ -35,7 +35,7 @@ STUCK = 5.0
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Configuration; several are merged in order. Without: /etc/dwcp/config.yaml and ~/.config/dwcp/config.yaml, where they exist.",
+    help="Configuration; several are merged in order. Without: /etc/dwcp/config.yaml, ~/.config/dwcp/config.yaml.",
 )
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, e.g. transport.max_streams=64."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 import structlog
 
@@ -89,9 +89,8 @@ class Runner:
                     self._spawn(self._restarts, name, self._restart(name))
             await asyncio.sleep(TICK)
 
-    def _spawn(self, tasks: dict[str, asyncio.Task[None]], name: str, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # any coroutine of None
-        tasks[name] = task
+    def _spawn(self, tasks: dict[str, asyncio.Task[None]], name: str, work: Coroutine[None, None, None]) -> None:
+        task = tasks[name] = asyncio.create_task(work)
         task.add_done_callback(lambda _: tasks.pop(name, None))
 
     async def _check(self, name: str) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dwcp.api.view import NodeView
+from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
 from dwcp.transfer.board import Role
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
@@ -12,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from dwcp.errors import DwcpError, StateError, TemporaryError, UsageError
@@ -208,21 +208,22 @@ def _await_health(node: LabNode) -> None:
 
 
 def _remember(directory: Path, nodes: list[LabNode]) -> None:
-    text = json.dumps([asdict(node) for node in nodes], default=str, indent=2)
     temporary = directory / f"{_FILE}.new"
-    temporary.write_text(text)
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(nodes, enc_hook=str)))
     temporary.replace(directory / _FILE)
 
 
 def _recall(directory: Path) -> list[LabNode]:
     try:
-        entries = json.loads((directory / _FILE).read_text())
-        paths = ("directory", "config_file", "inbox")
-        return [LabNode(**{k: Path(v) if k in paths else v for k, v in entry.items()}) for entry in entries]
+        return msgspec.json.decode((directory / _FILE).read_bytes(), type=list[LabNode], dec_hook=_as_path)
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError) as error:
+    except msgspec.DecodeError as error:
         raise DwcpError(f"{directory / _FILE} is damaged: {error}; stop its processes by hand") from error
+
+
+def _as_path(kind: type, value: Any) -> Any:
+    return Path(value) if kind is Path else value
 
 
 def _born(pid: int) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Peer:
         if isinstance(source, str | os.PathLike):
             path = Path(source)
             order_source: Source = _tree_source(path)
-            remote = _remote_path(target, os.fsencode(os.path.basename(os.path.abspath(path))))  # noqa: PTH100, PTH119
+            remote = _remote_path(target, os.fsencode(_absolute(path).name))
         else:
             order_source = StreamSource(source)
             remote = _remote_path(target, None)
@@ -149,8 +150,6 @@ class Peer:
                     return entries
 
     def _ping(self) -> float:
-        import time
-
         with self._request_lock:
             began = time.monotonic()
             self._session.channel.send(m.Ping(token=1))
@@ -225,9 +224,13 @@ def _tree_source(path: Path) -> TreeSource:
         raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
         return TreeSource(Root(path), ())
-    absolute = os.path.abspath(path)  # noqa: PTH100  (resolve() would follow a symlink that is to be sent itself)
-    parent, name = os.path.split(absolute)
-    return TreeSource(Root(Path(parent)), (os.fsencode(name),))
+    absolute = _absolute(path)
+    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),))
+
+
+def _absolute(path: Path) -> Path:
+    """Without following a symlink, which is sent or replaced itself."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() follows)
 
 
 def _remote_path(text: str, own_name: bytes | None) -> bytes:
@@ -249,5 +252,5 @@ def _destination(text: str, remote: bytes) -> tuple[Path, tuple[bytes, ...]]:
     if inside:
         name = remote.rpartition(b"/")[2]
         return base, (name,)
-    absolute = Path(os.path.abspath(base))  # noqa: PTH100  (a symlink that is to be replaced is not followed)
+    absolute = _absolute(base)
     return absolute.parent, (os.fsencode(absolute.name),)

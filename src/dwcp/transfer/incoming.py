@@ -47,6 +47,8 @@ class Incoming:
     """Of the part, or of the temporary file."""
     end: FileEnd | None = None
     completing: bool = False
+    counted: int = 0
+    """Bytes of it that the transfer's progress has counted."""
     users: int = 0
     closed: bool = False
 
@@ -92,15 +94,21 @@ class Incoming:
             self.hashes[leaf * self.hash_size : (leaf + 1) * self.hash_size] = digest
             self.origin[leaf] = origin
 
-    def arrived(self, leaf: int, digest: bytes) -> None:
-        """A leaf is written to the part."""
+    def arrived(self, leaf: int, digest: bytes) -> int:
+        """A leaf is written to the part. The bytes that are settled by it; 0 when it was before."""
         with self.lock:
             self.have(leaf, digest, HERE)
-            self.settle(leaf)
+            return self.settle(leaf)
 
-    def settle(self, leaf: int) -> None:
-        self.settled_count += not self.settled[leaf]
+    def settle(self, leaf: int) -> int:
+        """As `arrived`, for a leaf that need not come. Call with the lock held."""
+        if self.settled[leaf]:
+            return 0
+        self.settled_count += 1
         self.settled[leaf] = 1
+        size = self.leaf_bytes(leaf)
+        self.counted += size
+        return size
 
     def finish_at(self, end: FileEnd) -> None:
         """The sender has said its last about the file. Raises ProtocolError where that does not fit."""

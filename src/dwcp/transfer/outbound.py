@@ -1,7 +1,7 @@
 """One transfer as its initiator drives it: a session, as many streams as pay, and another try when the link breaks.
 
-A retry is the whole procedure again. What had arrived is found at the receiver, by name, size and time for finished files
-and by journal for unfinished ones, so nothing is sent twice but what was under way.
+A retry is the whole procedure again. What had arrived is found at the receiver, by name, size and time for finished
+files and by journal for unfinished ones, so nothing is sent twice but what was under way.
 """
 
 from __future__ import annotations

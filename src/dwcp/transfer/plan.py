@@ -62,8 +62,8 @@ class Planner:
         if entry.type == "symlink":
             return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
-            self._tree.place_hardlink(target, self._target + check_relative(entry.link))
-            return Plan.DONE
+            linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
+            return Plan.UNCHANGED if linked else Plan.DONE
         return self._plan_file(file)
 
     def _plan_file(self, file: Incoming) -> Plan:

@@ -294,8 +294,7 @@ class Receiver:
             for leaf in indexes_of(message.unchanged, file.leaves):
                 if not file.origin[leaf]:
                     raise ProtocolError(f"the peer calls leaf {leaf} of file {file.id} unchanged, which is not here")
-                self._wanted_bytes -= 0 if file.settled[leaf] else file.leaf_bytes(leaf)
-                file.settle(leaf)
+                self._settled_bytes(file.settle(leaf))
         if not message.more:
             file.finish_at(message)
             self._complete_if_whole(file)
@@ -373,12 +372,16 @@ class Receiver:
             file.expect(block.leaf, block.size)
             content, digest = self._decode(file, block, prefix, body)
             self._write(file, block, content)
-            file.arrived(block.leaf, digest)
-            self._wanted_bytes -= block.size
+            self._settled_bytes(file.arrived(block.leaf, digest))
             if file.journal is not None:
                 file.journal.add(block.leaf, digest)
                 self._committer.written(file, block.leaf)
         self._complete_if_whole(file)
+
+    def _settled_bytes(self, size: int) -> None:
+        with self._lock:
+            self._wanted_bytes -= size
+        self.progress.add(bytes_done=size)
 
     def _decode(self, file: Incoming, block: m.Block, prefix: Prefix, body: memoryview) -> tuple[memoryview, bytes]:
         """The leaf's content and digest. Raises IntegrityError when they don't belong together."""
@@ -435,7 +438,8 @@ class Receiver:
                 if file.completing:
                     continue
                 file.completing = True
-            self._wanted_bytes -= packed.size
+            file.counted = packed.size
+            self._settled_bytes(packed.size)
             self._write_small(file, piece)
 
     def _write_small(self, file: Incoming, content: memoryview) -> None:
@@ -494,7 +498,7 @@ class Receiver:
         apply_metadata(self._base_fd(file), file.entry.mode, file.entry.mtime_ns)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
-        self.progress.add(files_done=1, bytes_done=file.size, unchanged=1)
+        self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
         self._finish_if_done()
 
     def _copy_from_base(self, file: Incoming, leaf: int, fd: int) -> None:
@@ -517,7 +521,7 @@ class Receiver:
         self._tally.add("files_received", len(files))
         for file in files:
             self._settle(file)
-            self.progress.add(files_done=1, bytes_done=file.size)
+            self.progress.add(files_done=1, bytes_done=file.size - file.counted)
         self._finish_if_done()
 
     def _fail(self, file: Incoming, error: DwcpError) -> None:

@@ -66,6 +66,7 @@ class Sender:
         self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
+        self._adaptive_lock = threading.Lock()
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
@@ -504,15 +505,21 @@ class Sender:
         )
         channel.send(message, body, body_hash=digest if plain else None)
         if size:
-            self._adaptive.observe(codec is not codecs.NONE, tried, size, time.monotonic() - began)
+            self._observe(codec is not codecs.NONE, tried, size, time.monotonic() - began)
 
     def _encode(self, content: Buffer) -> tuple[codecs.Codec, Buffer, bool]:
         """(codec, body, whether compression was tried)."""
         chosen = self._compression.codec
-        if chosen is codecs.NONE or not self._adaptive.choose():
+        with self._adaptive_lock:
+            try_it = chosen is not codecs.NONE and self._adaptive.choose()
+        if not try_it:
             return codecs.NONE, content, False
         codec, body = codecs.encode(chosen, self._compression.level, content, self._compression.min_ratio)
         return codec, body, True
+
+    def _observe(self, shrunk: bool, tried: bool, size: int, seconds: float) -> None:
+        with self._adaptive_lock:
+            self._adaptive.observe(shrunk, tried, size, seconds)
 
     def _leaf_done(self, task: LeafTask) -> None:
         if task.again:
@@ -587,7 +594,7 @@ class Sender:
             codec, body, tried = self._encode(view[:at])
             channel.send(m.Pack(codec=codec.id, size=at, files=packed), body)
             if at:
-                self._adaptive.observe(codec is not codecs.NONE, tried, at, time.monotonic() - began)
+                self._observe(codec is not codecs.NONE, tried, at, time.monotonic() - began)
 
     def _read_small(self, file: Outgoing, target: memoryview) -> None:
         reader = self._source.open(file.entry)

@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -103,7 +104,7 @@ class ServedSession:
                 case m.Bye():
                     return
                 case m.List():
-                    self._answer(lambda message=message: self._list(message.path))
+                    self._answer(partial(self._list, message.path))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -268,8 +269,8 @@ class ServedSession:
 
     def _listing(self, path: bytes) -> Iterator[m.ListEntry]:
         if not path:
-            for name in sorted(self._node.config.storage.exports):
-                yield m.ListEntry(os.fsencode(name), "export", 0, 0, 0, b"")
+            for export in sorted(self._node.config.storage.exports):
+                yield m.ListEntry(os.fsencode(export), "export", 0, 0, 0, b"")
             return
         root, parts = self._locate(path.rstrip(b"/"), write=False)
         try:
@@ -278,8 +279,8 @@ class ServedSession:
                 yield _list_entry(parts[-1], status, b"")
                 return
             with root.directory(parts) as fd:
-                with os.scandir(fd) as entries:
-                    names = sorted(os.fsencode(entry.name) for entry in entries)
+                with os.scandir(fd) as found:
+                    names = sorted(os.fsencode(entry.name) for entry in found)
                 for name in names:
                     if parts or name != STAGING:
                         child = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""What both ends of a session do alike: the handshake over a channel, and a sign of life when there is nothing to say."""
+"""What both ends of a session do alike: the handshake over a channel, and signs of life when nothing is to be said."""
 
 from __future__ import annotations
 

@@ -83,9 +83,14 @@ class TreeKeeper:
         self._staging.publish(temporary, name, parent)
         return False
 
-    def place_hardlink(self, target: Parts, first: Parts) -> None:
-        """Remembers it: the first name may not be there yet."""
+    def place_hardlink(self, target: Parts, first: Parts) -> bool:
+        """Remembers it: the first name may not be there yet, or be replaced soon. True when the link stands now."""
         self._hardlinks.append((target, first))
+        try:
+            one, other = self._root.stat(target), self._root.stat(first)
+        except OSError:
+            return False
+        return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
     def finish(self, *, complete: bool) -> list[str]:
         """Links, deletions (only when the source was listed and received completely), then modes and times of

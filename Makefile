@@ -1,0 +1,55 @@
+# Everything that people type. `make run` and `make test` need Python 3.11 or newer and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KEEP ?=
+LAB ?= .lab
+
+.PHONY: run stop test lint format soak lock docs clean bench-loopback
+
+run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
+	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
+
+stop: $(VENV)/run.stamp  ## ends what `make run KEEP=1` left running
+	$(BIN)/dwcp lab down $(LAB)
+
+test: $(VENV)/dev.stamp lint  ## installs what the tests need, checks the code, runs the tests
+	scripts/install-test-tools.sh
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: $(VENV)/dev.stamp  ## the fault tests for longer, with a seed that is printed (SOAK_SECONDS, SOAK_SEED)
+	$(BIN)/python -m pytest tests/chaos --soak
+
+bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
+	scripts/install-test-tools.sh
+	$(BIN)/python -m bench.loopback
+
+docs: $(VENV)/dev.stamp  ## the pages that are made from the code
+	$(BIN)/python -m dwcp.config.reference > docs/configuration.md
+	$(BIN)/python -m dwcp.api.reference > docs/http.md
+	$(BIN)/python -m dwcp.metrics.reference > docs/metrics.md
+
+lock:  ## pins all dependencies anew (needs uv)
+	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev $(LOCK_FLAGS) -o requirements/dev.lock
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+
+clean:
+	rm -rf $(VENV) $(LAB) bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/%.stamp: requirements/%.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@

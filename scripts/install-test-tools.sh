@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs the programs that some tests and benchmarks compare with or stand on. Where that is not possible
+# (no root, no apt), those tests are skipped and say why.
+set -euo pipefail
+
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl)
+missing=()
+for tool in "${!package[@]}"; do
+  command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+  echo "not installed, tests that need them are skipped: ${missing[*]}" >&2
+  exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,201 @@
+"""Stand-ins and tools for tests: two nodes in one process, a proxy that does harm, files to send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dwcp.config import Config
+from dwcp.store.identity import load_or_create
+from dwcp.transfer.board import Board
+from dwcp.transfer.client import Peer, connect
+from dwcp.transfer.outbound import TransferResult
+from dwcp.transfer.server import TransportServer
+
+DEADLINE = 20.0
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """Looks again and again until it holds; fails the test when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {seconds} s: {what}")
+        time.sleep(0.005)
+
+
+class Pair:
+    """Node `b` listens and has an export `inbox`; node `a` knows it. Timeouts are short, pacing is off."""
+
+    def __init__(self, directory: Path, **settings: dict[str, Any]) -> None:
+        self.directory = directory
+        self.inbox = directory / "inbox"
+        self.inbox.mkdir(exist_ok=True)
+        self.settings = settings
+        a, b = (load_or_create(directory / name / "identity", name) for name in "ab")
+        self.identities = {"a": a, "b": b}
+        self.server_config = self._config(
+            "b",
+            peers={"a": {"fingerprint": a.fingerprint}},
+            exports={"inbox": {"path": str(self.inbox)}, "fixed": {"path": str(self.inbox), "read_only": True}},
+            listen="127.0.0.1:0",
+        )
+        self.board = Board()
+        self.server = TransportServer(self.server_config, b, self.board)
+        self.server.start()
+        self.port = self.server.address[1]
+        self.config = self.client_config(self.port)
+
+    def client_config(self, port: int) -> Config:
+        """Of node `a`, to reach `b` at a port: its own, or that of a proxy."""
+        peer = {"address": f"127.0.0.1:{port}", "fingerprint": self.identities["b"].fingerprint}
+        return self._config("a", peers={"b": peer}, exports={}, listen="127.0.0.1:0")
+
+    def _config(self, name: str, *, peers: dict[str, Any], exports: dict[str, Any], listen: str) -> Config:
+        values: dict[str, Any] = {
+            "node": {"name": name},
+            "peers": peers,
+            "storage": {"state_dir": str(self.directory / name), "exports": exports},
+            "transport": {
+                "listen": listen,
+                "congestion_algorithm": "cubic",
+                "enable_pacing": False,
+                "connect_timeout": 5.0,
+                "read_timeout": 5.0,
+                "write_timeout": 5.0,
+                "min_streams": 1,
+                "initial_streams": 4,
+                "max_streams": 16,
+            },
+        }
+        for section, changes in self.settings.items():
+            values[section] = {**values.get(section, {}), **changes}
+        return Config.model_validate(values)
+
+    def do(self, act: Callable[[Peer], Any], config: Config | None = None) -> Any:
+        """Runs `act` (a coroutine function of a connected peer) to its end."""
+
+        async def run() -> Any:
+            async with connect("b", config=config or self.config) as peer:
+                return await act(peer)
+
+        return asyncio.run(run())
+
+    def send(self, source: Any, target: str, config: Config | None = None, **options: Any) -> TransferResult:
+        result = self.do(lambda peer: peer.send(source, target, **options), config)
+        assert isinstance(result, TransferResult)
+        return result
+
+    def get(self, source: str, target: Any, **options: Any) -> TransferResult:
+        result = self.do(lambda peer: peer.get(source, target, **options))
+        assert isinstance(result, TransferResult)
+        return result
+
+    def leftovers(self) -> list[str]:
+        """Files in the staging directory."""
+        staging = self.inbox / ".dwcp"
+        return sorted(path.name for path in staging.iterdir()) if staging.exists() else []
+
+    def close(self) -> None:
+        self.server.stop(0)
+
+
+Harm = Callable[[bytes, int, bool], bytes | None]
+"""(data, offset of it in this direction of this connection, towards the server) to what goes on; None cuts."""
+
+
+class Proxy:
+    """Between a client and a server on loopback; `harm` sees all that passes. One thread a direction."""
+
+    def __init__(self, port: int, harm: Harm) -> None:
+        self.target = port
+        self.harm = harm
+        self.cut_all = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
+            self._sockets |= {near, far}
+            for source, sink, inbound in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pump, args=(source, sink, inbound), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, inbound: bool) -> None:
+        offset = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                passed = self.harm(data, offset, inbound)
+                offset += len(data)
+                if passed is None:
+                    break
+                sink.sendall(passed)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Every connection ends now."""
+        for sock in list(self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self._thread.join()
+        for sock in self._sockets:
+            sock.close()
+
+
+def random_file(path: Path, size: int, seed: int = 1) -> bytes:
+    """Incompressible content, the same for the same seed."""
+    content = random.Random(seed).randbytes(size)
+    path.write_bytes(content)
+    return content
+
+
+def make_tree(root: Path) -> None:
+    """A bit of everything that is kept."""
+    (root / "empty-dir").mkdir(parents=True)
+    (root / "sub" / "deep").mkdir(parents=True)
+    (root / "empty").touch()
+    (root / "small").write_text("hello\n")
+    (root / "script").write_text("#!/bin/sh\n")
+    (root / "script").chmod(0o755)
+    random_file(root / "sub" / "medium", 300_000)
+    random_file(root / "sub" / "deep" / "large", 3_500_000)
+    (root / "text").write_text("compressible " * 200_000)
+    with (root / "sparse").open("wb") as file:
+        file.truncate(5_000_000)
+        file.seek(4_500_000)
+        file.write(b"end")
+    (root / "link").symlink_to("sub/medium")
+    (root / "dangling").symlink_to("/no/such/place")
+    os.link(root / "small", root / "sub" / "same")
+    Path(os.fsdecode(os.fsencode(root) + b"/not-utf8-\xff\xfe")).write_text("x")
+    (root / "näme with space").write_text("y")
+    (root / "sub").chmod(0o700)
+    for number, path in enumerate(sorted(root.rglob("*"), key=os.fsencode)):
+        os.utime(path, ns=(10**18 + number, 10**18 + number * 1_000_007), follow_symlinks=False)
+    os.utime(root, ns=(10**18, 10**18))
