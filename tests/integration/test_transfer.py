@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.support import Pair, make_tree, random_file, wait_until
 
 from dwcp.cli.demo import compare_trees
 from dwcp.config import Config
@@ -29,6 +28,7 @@ from dwcp.errors import (
 )
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.client import connect
+from tests.support import Pair, make_tree, random_file, wait_until
 
 
 @pytest.mark.parametrize("checksum", ["xxh3", "blake3"])

@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -149,17 +148,20 @@ def _config(
 
 def _start(directory: Path, name: str, ports: list[int]) -> LabNode:
     home = directory / name
-    with (home / "manager.log").open("ab") as output:
-        # no DWCP_ variable of whoever starts a lab may reach into it
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DWCP_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dwcp.manager.daemon", "--config", str(home / "config.yaml")],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=environment,
-        )
+    # no DWCP_ variable of whoever starts a lab may reach into it
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DWCP_")}
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "dwcp.manager.daemon", "--config", str(home / "config.yaml")],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(home / "manager.log"), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
     return LabNode(
         name=name,
         directory=home,
@@ -167,8 +169,8 @@ def _start(directory: Path, name: str, ports: list[int]) -> LabNode:
         inbox=home / "inbox",
         transport=f"127.0.0.1:{ports[0]}",
         http_url=f"http://127.0.0.1:{ports[1]}",
-        pid=process.pid,
-        born=_born(process.pid) or 0,
+        pid=pid,
+        born=_born(pid) or 0,
     )
 
 

@@ -25,7 +25,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Dialled, Heartbeat, dial_session, dial_stream
+from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, dial_session, dial_stream, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
 from dwcp.tuning.streams import StreamTuner
@@ -38,8 +38,6 @@ FIRST_RETRY = 0.5
 MAX_RETRY = 8.0
 STREAM_FAILURES = 5
 """Data connections that may fail in a row before the session is given up."""
-PARTING = 2.0
-"""Seconds that streams may take to say goodbye after a transfer that went well."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 
@@ -113,7 +111,7 @@ class Outbound:
         if engine is not None:
             engine.tell_and_abort(Interrupted("cancelled"))
         if control is not None:
-            control.link.shutdown()
+            shutdown_later(control.link)
 
     def run(self) -> TransferResult:
         """Raises what the transfer failed with; PartialError when some files failed and the others did not."""

@@ -15,7 +15,15 @@ from dataclasses import replace
 import structlog
 from typing_extensions import Buffer
 
-from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, from_code
+from dwcp.errors import (
+    DwcpError,
+    IntegrityError,
+    Interrupted,
+    ProtocolError,
+    TemporaryError,
+    UnreachableError,
+    from_code,
+)
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
@@ -71,7 +79,7 @@ class Sender:
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
         self._announced = self._settled = 0
-        self._active_streams = 0
+        self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
         self.progress = Progress()
@@ -92,22 +100,22 @@ class Sender:
             self.error = error
             self.finished.set()
             self._condition.notify_all()
-        self._stop_streams(error)
+        self._stop_streams()
 
     def _finish(self) -> None:
         with self._condition:
             self.finished.set()
             self._condition.notify_all()
-        self._stop_streams(None)
+        self._stop_streams()
 
-    def _stop_streams(self, error: DwcpError | None) -> None:
+    def _stop_streams(self) -> None:
         self._work.close()
         for file in list(self._files.values()):
-            if isinstance(file.reader, StreamReader) and error is not None:
-                file.reader.abort(error)
+            if isinstance(file.reader, StreamReader):
+                file.reader.release()
         # readers are closed by the last stream that leaves: another one may be reading
         with self._condition:
-            if not self._active_streams:
+            if not self._channels:
                 self._close_readers()
 
     def _close_readers(self) -> None:
@@ -133,7 +141,7 @@ class Sender:
 
     @property
     def active_streams(self) -> int:
-        return self._active_streams
+        return len(self._channels)
 
     def backlog(self) -> int:
         """Tasks that wait for a stream."""
@@ -142,7 +150,7 @@ class Sender:
     def limit_streams(self, limit: int) -> None:
         """Streams beyond `limit` end after the task that they are at."""
         with self._condition:
-            self._surplus = max(0, self._active_streams - max(1, limit))
+            self._surplus = max(0, len(self._channels) - max(1, limit))
 
     # -- announcing ----------------------------------------------------------------------------------------------------
 
@@ -256,20 +264,37 @@ class Sender:
         reader = self._source.open(file.entry)
         if not isinstance(reader, StreamReader):
             raise ProtocolError("only a stream is fed")
-        reader.abort(None)
+        turn, count, kept = reader.take_over()
         file.reader, file.hashes = reader, reader.hashes
-        for leaf in reader.kept():
-            self._feed_leaf(file, reader, leaf, mode)
-        while (leaf_read := reader.next_leaf()) is not None:
-            self._feed_leaf(file, reader, leaf_read, mode)
+        for leaf in sorted(set(range(count)) - set(kept)):
+            self._feed_settled(file, leaf)
+        for leaf in kept:
+            self._feed_leaf(file, leaf, reader.leaf_bytes(leaf), mode)
+        while (leaf_read := reader.next_leaf(turn)) is not None:
+            self._feed_leaf(file, leaf_read, reader.leaf_bytes(leaf_read), mode)
+        if not reader.is_turn(turn):
+            return
         with file.lock:
             file.listed = True
             last = file.pending == 0
         if last:
             self._end_phase(file)
 
-    def _feed_leaf(self, file: Outgoing, reader: StreamReader, leaf: int, mode: Mode) -> None:
-        size = reader.leaf_bytes(leaf)
+    def _feed_settled(self, file: Outgoing, leaf: int) -> None:
+        """A leaf that an earlier session settled: the receiver must still have it, nobody else has."""
+        digest = bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size])
+        if not file.receiver_has(leaf, digest):
+            raise IntegrityError(
+                "the receiver lost a part of the stream that it had confirmed; send it again from the start"
+            )
+        with file.lock:
+            file.leaves = max(file.leaves, leaf + 1)
+            file.size = max(file.size, (leaf + 1) * MIN_LEAF)
+            file.unchanged.append(leaf)
+            file.settled_bytes += MIN_LEAF
+        self.progress.add(bytes_total=MIN_LEAF, bytes_done=MIN_LEAF)
+
+    def _feed_leaf(self, file: Outgoing, leaf: int, size: int, mode: Mode) -> None:
         with file.lock:
             file.leaves = max(file.leaves, leaf + 1)
             file.size = max(file.size, leaf * MIN_LEAF + size)
@@ -373,7 +398,7 @@ class Sender:
         Raises UnreachableError or TimeoutExpired when it breaks; what it carried goes again on another one.
         """
         with self._condition:
-            self._active_streams += 1
+            self._channels[number] = channel
         try:
             while not self._is_surplus():
                 task = self._work.next(self._idle_seconds)
@@ -382,12 +407,15 @@ class Sender:
                         break
                     channel.send(m.Ping())
                     continue
+                if number not in self._channels:
+                    self._work.put_back(task)
+                    raise UnreachableError("the peer has given this stream up")
                 self._perform(task, number, channel)
             channel.send(m.Bye())
         finally:
             with self._condition:
-                self._active_streams -= 1
-                if self.finished.is_set() and not self._active_streams:
+                self._channels.pop(number, None)
+                if self.finished.is_set() and not self._channels:
                     self._close_readers()
 
     def _is_surplus(self) -> bool:
@@ -398,7 +426,12 @@ class Sender:
             return True
 
     def stream_lost(self, number: int) -> None:
-        """Queues again what stream `number` carried and the receiver has not acknowledged."""
+        """Gives the stream up, and queues again what it carried and the receiver has not acknowledged."""
+        with self._condition:
+            channel = self._channels.pop(number, None)
+        if channel is not None:
+            # its thread may wait for the peer, which does not listen there any more
+            channel.link.shutdown()
         for file in list(self._files.values()):
             with file.lock:
                 lost = [leaf for leaf, stream in file.unacked.items() if stream == number]
@@ -420,7 +453,7 @@ class Sender:
             if task.leaf in file.unacked:
                 self._leaf_done(task)
             else:
-                self._work.add(task)
+                self._work.put_back(task)
             raise
         except DwcpError as error:
             self._give_up(file, error)

@@ -19,7 +19,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Heartbeat
+from dwcp.transfer.session import LIVELY, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
@@ -69,9 +69,11 @@ class ServedSession:
     def interrupt(self, why: str) -> None:
         """Ends the transfer, if there is one, and the session."""
         engine = self._engine
-        if engine is not None:
-            engine.tell_and_abort(Interrupted(why))
-        self._channel.link.shutdown()
+        if engine is None:
+            self._channel.link.shutdown()
+            return
+        engine.tell_and_abort(Interrupted(why))
+        shutdown_later(self._channel.link)
 
     def serve(self) -> None:
         """Answers requests until the peer leaves."""

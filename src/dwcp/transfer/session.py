@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
 from dwcp.links.endpoints import dial
+from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
 from dwcp.links.tls import TlsLink
 from dwcp.store.identity import public_key_of
@@ -21,6 +22,10 @@ M = TypeVar("M", bound=m.Message)
 
 LIVELY = 3
 """Signs of life in each read timeout, so that two may be lost."""
+
+
+PARTING = 2.0
+"""Seconds that a peer gets to end a connection in good order."""
 
 
 class Heartbeat:
@@ -46,6 +51,13 @@ class Heartbeat:
             except DwcpError:
                 # the reader of the connection finds out by itself and knows what to do
                 return
+
+
+def shutdown_later(link: Link) -> None:
+    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message."""
+    timer = threading.Timer(PARTING, link.shutdown)
+    timer.daemon = True
+    timer.start()
 
 
 @dataclass(frozen=True, slots=True)

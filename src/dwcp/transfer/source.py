@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
-from dwcp.errors import DwcpError, StorageError, TemporaryError
+from dwcp.errors import StorageError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.files.scan import Found, Problem, scan
 from dwcp.hde.hashes import MIN_LEAF
@@ -160,38 +160,56 @@ class StreamSource:
 
 
 class StreamReader:
-    """Leaves of MIN_LEAF bytes, read one after the other and kept until settled."""
+    """Leaves of MIN_LEAF bytes, read one after the other and kept until settled.
+
+    Sessions come and go, each with a feeder that reads; only the newest turn counts, so that a feeder which outlives
+    its session takes nothing away from the next.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._condition = threading.Condition()
+        self._reading = threading.Lock()
         self._kept: dict[int, bytes] = {}
         self._next = 0
+        self._turn = 0
         self._ended = False
         self.hashes = bytearray()
         """Digests of all leaves read so far: they outlive the session that made them."""
-        self._aborted: DwcpError | None = None
 
-    def next_leaf(self) -> int | None:
-        """Reads one more leaf, once there is room in the window, and gives its number; None at the end.
+    def take_over(self) -> tuple[int, int, list[int]]:
+        """(the new turn, number of leaves read so far, those of them that are kept). Earlier turns are over."""
+        self.release()
+        with self._reading, self._condition:
+            return self._turn, self._next, sorted(self._kept)
 
-        Raises StorageError when the stream fails, or whatever `abort` was given.
-        """
+    def release(self) -> None:
+        """Ends the present turn."""
         with self._condition:
-            self._condition.wait_for(lambda: len(self._kept) < STREAM_WINDOW or self._aborted is not None)
-            if self._aborted is not None:
-                raise self._aborted
-            if self._ended:
-                return None
-        content = self._read()
+            self._turn += 1
+            self._condition.notify_all()
+
+    def next_leaf(self, turn: int) -> int | None:
+        """Reads one more leaf, once there is room in the window, and gives its number; None at the end, or when the
+        turn is over. Raises StorageError when the stream fails."""
+        with self._reading:
+            with self._condition:
+                self._condition.wait_for(lambda: len(self._kept) < STREAM_WINDOW or self._turn != turn)
+                if self._turn != turn or self._ended:
+                    return None
+            content = self._read()
+            with self._condition:
+                leaf = self._next
+                self._ended = len(content) < MIN_LEAF
+                if not content:
+                    return None
+                self._kept[leaf] = content
+                self._next += 1
+                return leaf
+
+    def is_turn(self, turn: int) -> bool:
         with self._condition:
-            leaf = self._next
-            self._ended = len(content) < MIN_LEAF
-            if not content:
-                return None
-            self._kept[leaf] = content
-            self._next += 1
-            return leaf
+            return self._turn == turn
 
     def _read(self) -> bytes:
         parts, missing = [], MIN_LEAF
@@ -205,11 +223,6 @@ class StreamReader:
         except OSError as error:
             raise failure(error, "cannot read", b"standard input") from error
         return b"".join(parts)
-
-    def kept(self) -> list[int]:
-        """Leaves read and not settled yet, in order."""
-        with self._condition:
-            return sorted(self._kept)
 
     def read_into(self, offset: int, view: memoryview) -> int:
         with self._condition:
@@ -231,12 +244,6 @@ class StreamReader:
     def settled(self, leaf: int) -> None:
         with self._condition:
             self._kept.pop(leaf, None)
-            self._condition.notify_all()
-
-    def abort(self, error: DwcpError | None) -> None:
-        """Ends the waiting of `next_leaf`; None lets it go on."""
-        with self._condition:
-            self._aborted = error
             self._condition.notify_all()
 
     def close(self) -> None:

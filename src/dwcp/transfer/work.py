@@ -139,6 +139,13 @@ class Work:
             self._urgent.append(task)
             self._condition.notify()
 
+    def put_back(self, task: Task) -> None:
+        """A task that was taken and not begun."""
+        if isinstance(task, PackTask):
+            self.add_small(task.files)
+        else:
+            self.add(task)
+
     def next(self, seconds: float) -> Task | None:
         """Waits for a task, at most `seconds`; None when there was none, or after `close`."""
         with self._condition:
