@@ -1,0 +1,39 @@
+"""Writes docs/http.md: `python -m dwcp.api.reference > docs/http.md`."""
+
+from __future__ import annotations
+
+from dwcp.api.routes import ENDPOINTS
+
+_HEAD = """# HTTP
+
+Generated from the route table by `python -m dwcp.api.reference`. The same table makes `/openapi.json`.
+
+Plain HTTP on `http.listen` (127.0.0.1:8080), HTTPS with TLS 1.3 and the node's own certificate on `http.tls_listen`
+(127.0.0.1:8443). Reading is open to whoever can connect. What changes something needs, on a listener that is not
+loopback, `Authorization: Bearer TOKEN` with the token in `identity/api-token` of the state directory; on loopback it
+needs none, but is refused when it comes from another site's page or under a name that is not this machine's. Errors
+are JSON objects with `code` and `message`.
+
+| method | path | what | answers besides 200 |
+| --- | --- | --- | --- |
+"""
+
+
+def reference() -> str:
+    """The page."""
+    rows = [
+        f"| {endpoint.method} | `{endpoint.path}`{_query(endpoint.query)} | {endpoint.summary} | "
+        f"{', '.join(f'{status} {meaning}' for status, meaning in endpoint.statuses.items())} |"
+        for endpoint in ENDPOINTS
+    ]
+    rows.append("| GET | `/metrics` | Metrics for Prometheus; OpenMetrics where asked for | |")
+    rows.append("| GET | `/openapi.json` | OpenAPI 3.1 | |")
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def _query(query: dict[str, str]) -> str:
+    return "".join(f"<br>?{name}= {text}" for name, text in query.items())
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

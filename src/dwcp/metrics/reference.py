@@ -1,0 +1,75 @@
+"""Writes docs/metrics.md: `python -m dwcp.metrics.reference > docs/metrics.md`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from dwcp.config import Config
+from dwcp.metrics.collector import NodeCollector
+from dwcp.metrics.http import HttpMetrics
+from dwcp.supervise.breaker import BreakerStatus
+from dwcp.supervise.health import ComponentHealth, NodeHealth, Status, node_health
+from dwcp.supervise.recovery import RecoveryCounts
+from dwcp.transfer.board import Board
+from dwcp.transfer.counters import TransportCounters
+
+_HEAD = """# Metrics
+
+Generated from the collectors by `python -m dwcp.metrics.reference`. Scrape `/metrics`; besides these there are the
+usual `process_*` and `python_*`.
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+"""
+
+
+class _Example:
+    """A node with one of everything, so that every metric shows its labels."""
+
+    config = Config.model_validate({"storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")}})
+    board = Board()
+    fingerprint = ""
+    addresses: Mapping[str, str] = {}
+
+    def health(self) -> NodeHealth:
+        component = ComponentHealth("transport", Status.HEALTHY, "", 0.0, 0.0, recovering=False, failed=False)
+        return node_health([component], "closed", 0.0)
+
+    def breakers(self) -> Mapping[str, BreakerStatus]:
+        return {"node2": BreakerStatus("node2", "closed", 0, 0, "", 0.0)}
+
+    def reset_breakers(self, peer: str | None) -> None:
+        """Nothing to reset."""
+
+    def recoveries(self) -> Mapping[str, RecoveryCounts]:
+        return {"transport": RecoveryCounts()}
+
+    def transport(self) -> TransportCounters:
+        return TransportCounters(latency_seconds={"node2": 0.0})
+
+    def sockets(self) -> tuple[Mapping[str, str], list[str]]:
+        return {}, []
+
+    def throughput(self) -> tuple[float, float]:
+        return 0.0, 0.0
+
+
+def reference() -> str:
+    """The page."""
+    registry = CollectorRegistry()
+    HttpMetrics(registry)
+    rows = []
+    for metric in [*NodeCollector(_Example()).collect(), *registry.collect()]:
+        names = {key for sample in metric.samples for key in sample.labels}
+        labels = ", ".join(sorted(names)) or ("method, route, status" if metric.name == "dwcp_http_requests" else "")
+        suffix = "_total" if metric.type == "counter" else ""
+        rows.append(f"| `{metric.name}{suffix}` | {metric.type} | {labels} | {metric.documentation} |")
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

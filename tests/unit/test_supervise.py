@@ -1,0 +1,159 @@
+"""Breakers against a dumb model, recovery as a story, order and the node's health."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwcp.supervise.breaker import Breaker, BreakerSettings, worst
+from dwcp.supervise.health import ComponentHealth, Health, Status, node_health
+from dwcp.supervise.order import dependants, start_order
+from dwcp.supervise.recovery import Phase, RecoverySettings, Supervised
+
+SETTINGS = BreakerSettings(
+    failure_threshold=3, timeout=30.0, success_threshold=2, half_open_probes=1, max_timeout=100.0
+)
+
+
+class Dumb:
+    """The rules once more, as a history that is replayed from the start at each question."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[float, str]] = []
+
+    def state(self, now: float) -> str:
+        state, failures, successes, opened, cooldown = "closed", 0, 0, 0.0, SETTINGS.timeout
+        for time, event in [*self.events, (now, "look")]:
+            if state == "open" and time - opened >= cooldown:
+                state, successes = "half-open", 0
+            if event == "fail":
+                failures += 1
+                if state == "half-open":
+                    state, opened, cooldown = "open", time, min(SETTINGS.max_timeout, cooldown * 2)
+                elif state == "closed" and failures >= SETTINGS.failure_threshold:
+                    state, opened = "open", time
+            elif event == "succeed":
+                failures = 0
+                if state == "half-open":
+                    successes += 1
+                    if successes >= SETTINGS.success_threshold:
+                        state, cooldown = "closed", SETTINGS.timeout
+            elif event == "reset":
+                state, failures, cooldown = "closed", 0, SETTINGS.timeout
+        return state
+
+
+@given(st.lists(st.tuples(st.floats(0, 80), st.sampled_from(["fail", "succeed", "reset", "look"])), max_size=40))
+def test_a_breaker_is_what_the_dumb_model_says(steps: list[tuple[float, str]]) -> None:
+    breaker, dumb, now = Breaker("p", SETTINGS), Dumb(), 0.0
+    for wait, event in steps:
+        now += wait
+        if event == "fail":
+            breaker.failed(now, "why")
+        elif event == "succeed":
+            breaker.succeeded(now)
+        elif event == "reset":
+            breaker.reset()
+        if event != "look":
+            dumb.events.append((now, event))
+        assert breaker.status(now).state == dumb.state(now)
+
+
+def test_a_story_of_a_breaker() -> None:
+    breaker = Breaker("p", SETTINGS)
+    for _ in range(3):
+        assert breaker.allow(0.0)
+        breaker.failed(0.0, "no answer")
+    status = breaker.status(10.0)
+    assert (status.state, status.retry_at_seconds, status.trips, status.reason) == ("open", 20.0, 1, "no answer")
+    assert not breaker.allow(29.9)
+    assert breaker.allow(30.0)
+    assert not breaker.allow(30.0), "one probe at a time"
+    breaker.failed(31.0, "still none")
+    assert breaker.status(31.0).retry_at_seconds == 60.0
+    assert breaker.allow(91.0)
+    breaker.succeeded(91.0)
+    assert breaker.status(91.0).state == "half-open"
+    assert breaker.allow(92.0)
+    breaker.succeeded(92.0)
+    assert breaker.status(92.0).state == "closed"
+
+
+def test_a_clock_that_steps_back_does_not_wedge_it() -> None:
+    breaker = Breaker("p", SETTINGS)
+    for _ in range(3):
+        breaker.failed(1000.0, "x")
+    assert not breaker.allow(10.0)
+    assert breaker.allow(40.0)
+
+
+def test_the_worst_of_several() -> None:
+    assert worst([]) == "closed"
+    assert worst(["closed", "half-open", "closed"]) == "half-open"
+    assert worst(["half-open", "open"]) == "open"
+
+
+def _supervised() -> Supervised:
+    return Supervised("c", RecoverySettings(max_retries=3, jitter=0.0, slow_interval=60.0), random.Random(1), wall=0.0)
+
+
+def test_a_story_of_recovery() -> None:
+    component = _supervised()
+    now = 0.0
+    component.checked(Health(Status.UNHEALTHY, "broke"), 0.1, now, now)
+    for pause in (1.0, 2.0, 4.0):
+        assert component.status().recovering
+        assert not component.due(now + pause - 0.01)
+        now += pause
+        assert component.due(now)
+        assert not component.due(now), "once"
+        component.start_failed("still broken", now, now)
+    assert component.status().failed
+    assert component.deadline() == now + 60.0
+    assert component.due(now + 60.0)
+    component.started()
+    component.checked(Health(), 0.1, now + 61.0, now + 61.0)
+    assert component.phase is Phase.RUNNING
+    assert not component.status().recovering
+    assert (component.counts().attempts, component.counts().successes) == (4, 1)
+
+
+def test_a_degraded_component_is_left_alone() -> None:
+    component = _supervised()
+    component.checked(Health(Status.DEGRADED, "slow"), 0.1, 1.0, 1.0)
+    assert component.deadline() is None
+
+
+def _component(status: Status, *, recovering: bool = False, failed: bool = False) -> ComponentHealth:
+    return ComponentHealth("transport", status, "why", 0.0, 0.0, recovering, failed)
+
+
+@pytest.mark.parametrize(
+    ("component", "breaker", "status"),
+    [
+        (_component(Status.HEALTHY), "closed", Status.HEALTHY),
+        (_component(Status.HEALTHY), "open", Status.DEGRADED),
+        (_component(Status.DEGRADED), "closed", Status.DEGRADED),
+        (_component(Status.UNHEALTHY, recovering=True), "closed", Status.DEGRADED),
+        (_component(Status.UNHEALTHY, recovering=True, failed=True), "closed", Status.UNHEALTHY),
+        (_component(Status.UNHEALTHY), "closed", Status.UNHEALTHY),
+    ],
+)
+def test_the_health_of_a_node(component: ComponentHealth, breaker: str, status: Status) -> None:
+    health = node_health([component], breaker, 1.0)
+    assert health.status is status
+    assert bool(health.reason) == (status is not Status.HEALTHY)
+
+
+def test_order() -> None:
+    needs = {"http": ("metrics",), "transport": ("state",), "state": (), "metrics": (), "peers": ("transport",)}
+    order = start_order(needs)
+    assert order.index("state") < order.index("transport") < order.index("peers")
+    assert dependants("state", needs) == ["transport", "peers"]
+    with pytest.raises(ValueError, match="circle"):
+        start_order({"a": ("b",), "b": ("a",)})
+    with pytest.raises(ValueError, match="does not exist"):
+        start_order({"a": ("x",)})
