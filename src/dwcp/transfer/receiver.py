@@ -56,6 +56,7 @@ class Receiver:
         checksum: str,
         delete: bool,
         delta: bool,
+        least_leaf: int,
         pool: BufferPool,
         tally: Tally,
     ) -> None:
@@ -64,6 +65,7 @@ class Receiver:
         self._hash = HASHES[checksum]
         self._pool = pool
         self._tally = tally
+        self._least_leaf = least_leaf
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._lock = threading.Lock()
@@ -149,6 +151,10 @@ class Receiver:
         """Leaves that were asked for and have not come: as many streams would find work."""
         return max(0, self._wanted_bytes + PACK_BYTES - 1) // PACK_BYTES
 
+    def expected(self) -> int:
+        """Leaves that may be asked for soon: what is announced is planned at once."""
+        return 0
+
     def limit_streams(self, limit: int) -> None:
         self._control.send(m.Streams(limit=limit))
 
@@ -203,7 +209,7 @@ class Receiver:
         for number, entry in enumerate(entries, first):
             if self.finished.is_set():
                 return
-            file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size)
+            file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size, self._least_leaf)
             self._files[number] = file
             try:
                 plan = self._planner.plan(file)
@@ -301,15 +307,17 @@ class Receiver:
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
-    def run_stream(self, number: int, channel: Channel) -> None:
-        """Receives blocks from one data connection until it ends.
+    def run_stream(self, number: int, channel: Channel, confirm: Callable[[], None] | None = None) -> None:
+        """Receives blocks from one data connection until it ends; `confirm` waits for the peer to accept it.
 
         Raises ProtocolError, UnreachableError or TimeoutExpired when it breaks; the sender is told.
         """
-        channel.max_body = MAX_BLOCK_BODY
         with self._lock:
             self._active_streams += 1
         try:
+            if confirm is not None:
+                confirm()
+            channel.max_body = MAX_BLOCK_BODY
             while not self.finished.is_set():
                 message, _, prefix = channel.receive_head()
                 if isinstance(message, m.Bye):

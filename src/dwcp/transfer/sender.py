@@ -34,7 +34,7 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
-from dwcp.transfer.work import PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
+from dwcp.transfer.work import PACK_BYTES, PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
 from dwcp.wire import messages as m
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
@@ -61,6 +61,7 @@ class Sender:
         *,
         checksum: str,
         compression: Compression,
+        least_leaf: int,
         pool: BufferPool,
         tally: Tally,
         idle_seconds: float,
@@ -70,6 +71,7 @@ class Sender:
         self._control = control
         self._hash = HASHES[checksum]
         self._compression = compression
+        self._least_leaf = least_leaf
         self._adaptive = Adaptive(compression.threshold, enabled=compression.adaptive)
         self._pool = pool
         self._tally = tally
@@ -79,6 +81,7 @@ class Sender:
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
         self._announced = self._settled = 0
+        self._unanswered_bytes = 0
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
@@ -147,6 +150,10 @@ class Sender:
         """Tasks that wait for a stream."""
         return self._work.backlog()
 
+    def expected(self) -> int:
+        """Tasks that will come if the receiver lacks all of what it has not answered for yet."""
+        return -(-self._unanswered_bytes // PACK_BYTES)
+
     def limit_streams(self, limit: int) -> None:
         """Streams beyond `limit` end after the task that they are at."""
         with self._condition:
@@ -179,8 +186,9 @@ class Sender:
                 raise self.error or Interrupted("the transfer has ended")
             first = self._announced
             for number, entry in enumerate(entries, first):
-                self._files[number] = Outgoing(number, entry, self._hash.size)
+                self._files[number] = Outgoing(number, entry, self._hash.size, self._least_leaf)
             self._announced += len(entries)
+            self._unanswered_bytes += sum(entry.size for entry in entries)
             self.progress.add(
                 files_total=sum(entry.type != "dir" for entry in entries),
                 bytes_total=sum(entry.size for entry in entries),
@@ -227,6 +235,8 @@ class Sender:
         return file
 
     def _need(self, message: m.Need, body: bytes) -> None:
+        for number in message.files:
+            self._answered(self._file(number))
         if body:
             if len(message.files) != 1:
                 raise ProtocolError("the peer sent leaf hashes for more than one file at once")
@@ -242,6 +252,12 @@ class Sender:
         for file in wanted:
             if file.size > PACK_FILE or file.entry.type == "stream":
                 self._begin(file, Mode.WHOLE)
+
+    def _answered(self, file: Outgoing) -> None:
+        with self._condition:
+            if not file.answered:
+                file.answered = True
+                self._unanswered_bytes -= file.entry.size
 
     def _begin(self, file: Outgoing, mode: Mode) -> None:
         if file.pending or file.ended:
@@ -377,6 +393,7 @@ class Sender:
         self._forget(file)
 
     def _forget(self, file: Outgoing) -> None:
+        self._answered(file)
         with file.lock:
             reader, file.reader = file.reader, None
         if reader is not None:
@@ -392,13 +409,15 @@ class Sender:
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
-    def run_stream(self, number: int, channel: Channel) -> None:
+    def run_stream(self, number: int, channel: Channel, confirm: Callable[[], None] | None = None) -> None:
         """Carries tasks over one data connection until the transfer ends or the connection breaks.
 
+        `confirm` waits until the peer has taken the connection for what it is; the first task does not wait for it.
         Raises UnreachableError or TimeoutExpired when it breaks; what it carried goes again on another one.
         """
         with self._condition:
             self._channels[number] = channel
+        channel.link.limit_queue(self._least_leaf // 2)
         try:
             while not self._is_surplus():
                 task = self._work.next(self._idle_seconds)
@@ -411,6 +430,9 @@ class Sender:
                     self._work.put_back(task)
                     raise UnreachableError("the peer has given this stream up")
                 self._perform(task, number, channel)
+                if confirm is not None:
+                    confirm()
+                    confirm = None
             channel.send(m.Bye())
         finally:
             with self._condition:

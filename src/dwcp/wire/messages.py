@@ -164,6 +164,8 @@ class Open(Message):
     delete: bool = False
     checksum: Annotated[str, Meta(pattern="^(xxh3|blake3)$")] = "xxh3"
     delta: bool = True
+    leaf_log: Annotated[int, Meta(ge=17, le=24)] = 20
+    """Binary logarithm of the least leaf size: small where a leaf would keep one of many slow streams busy for long."""
 
 
 class Opened(Message):
