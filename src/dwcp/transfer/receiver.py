@@ -20,7 +20,7 @@ from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
 from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
-from dwcp.hde.index import cut, pack_index, page_hashes
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
 from dwcp.transfer.channel import BodyError, Channel
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
@@ -266,6 +266,8 @@ class Receiver:
         leaves = indexes_of(request.pages, file.leaves)
         if not file.base_size:
             raise ProtocolError("the peer asked for hashes of a baseline that was not offered")
+        if len(leaves) * file.leaf_size > MAX_INDEXED or (request.chunks and file.base_size > MAX_CHUNKED):
+            raise ProtocolError("the peer asked for more hashes of a baseline than one frame holds")
         with file.held() as alive:
             if alive:
                 self._control.send(m.BaseIndex(file=file.id), self._index(file, request, leaves))

@@ -27,7 +27,7 @@ from dwcp.errors import (
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
-from dwcp.hde.index import PAGE, average_chunk, unpack_index
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, PAGE, average_chunk, unpack_index
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pool import BufferPool
@@ -43,8 +43,6 @@ MAX_UNSETTLED = 8192
 """Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
 """Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
-SEGMENT = 2048
-"""Changed leaves whose page hashes are asked for at once: 4 MiB of index for 2 GiB of image."""
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
@@ -568,10 +566,12 @@ class Sender:
         if file.changed:
             with file.lock:
                 file.changed.sort()
-                file.segment, file.changed = file.changed[:SEGMENT], file.changed[SEGMENT:]
+                leaves = MAX_INDEXED // file.leaf_size
+                file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
+                chunks = chunks and file.base_size <= MAX_CHUNKED
             self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
             return
         try:
