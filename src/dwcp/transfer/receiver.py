@@ -172,13 +172,20 @@ class Receiver:
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self.progress.failed(message.message)
-                self._settle(self._file(number or 0))
-                self._finish_if_done()
+                self._sender_gave_up(number or 0, message.message)
             case m.StreamLost():
                 raise ProtocolError("only a receiver can lose a stream")
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
+
+    def _sender_gave_up(self, number: int, reason: str) -> None:
+        if number < self._announced and number not in self._files:
+            # it has been settled here since the peer spoke of it: messages cross
+            return
+        file = self._file(number)
+        self.progress.failed(reason)
+        self._settle(file)
+        self._finish_if_done()
 
     def _file(self, number: int) -> Incoming:
         file = self._files.get(number)
@@ -406,7 +413,7 @@ class Receiver:
 
     def _write(self, file: Incoming, block: m.Block, content: memoryview) -> None:
         fd, fresh = self._open_for_writing(file)
-        if block.codec == codecs.ZERO.id and fresh:
+        if block.codec == codecs.ZERO.id and not block.ops and fresh and not file.settled[block.leaf]:
             # nothing was ever written there: the hole reads as zeros
             return
         write_all(fd, content, block.leaf * file.leaf_size)
@@ -516,7 +523,8 @@ class Receiver:
 
     def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
         if file.id in self._files:
-            self._control.send(m.Ack(file=file.id, leaves=leaves))
+            for at in range(0, len(leaves), m.MAX_RUNS):
+                self._control.send(m.Ack(file=file.id, leaves=leaves[at : at + m.MAX_RUNS]))
 
     def _published(self, files: list[Incoming]) -> None:
         self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
@@ -557,12 +565,13 @@ class Receiver:
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
-        self._control.send(
-            m.Finished(
-                deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
-            )
+        message = m.Finished(
+            deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
         )
-        self.finished.set()
+        with self._lock:
+            # the peer leaves as soon as it has this, which must not look like a peer that left too early
+            self._control.send(message)
+            self.finished.set()
 
 
 def write_all(fd: int, content: memoryview, offset: int) -> None:

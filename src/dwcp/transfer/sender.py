@@ -42,7 +42,7 @@ from dwcp.wire.paths import display
 MAX_UNSETTLED = 8192
 """Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
-"""Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
+"""Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
@@ -204,7 +204,7 @@ class Sender:
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._settle_failed(self._file(number or 0), message.message)
+                self._settle_failed(self._unless_settled(number or 0), message.message)
             case m.StreamLost():
                 log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
                 self._tally.add("frames_corrupt", "corrupted" in message.reason)
@@ -217,6 +217,10 @@ class Sender:
                 self._finish()
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the sending end of a transfer")
+
+    def _unless_settled(self, number: int) -> Outgoing | None:
+        """None for a file that has been settled since the peer spoke of it: messages cross."""
+        return self._files.get(number) if number < self._announced else self._file(number)
 
     def _file(self, number: int) -> Outgoing:
         file = self._files.get(number)
@@ -333,7 +337,9 @@ class Sender:
             reader.settled(leaf)
 
     def _resend(self, message: m.Resend) -> None:
-        file = self._file(message.file)
+        file = self._unless_settled(message.file)
+        if file is None:
+            return
         leaves = indexes_of(message.leaves, max(file.leaves, 1))
         file.resends += len(leaves)
         log.warning(
@@ -362,7 +368,9 @@ class Sender:
             self._settle(number, unchanged=True)
 
     def _settle(self, number: int, *, unchanged: bool) -> None:
-        file = self._file(number)
+        file = self._unless_settled(number)
+        if file is None:
+            return
         is_file = file.entry.type != "dir"
         self._tally.add("files_sent", is_file and not unchanged)
         self._forget(file)
@@ -370,7 +378,9 @@ class Sender:
             files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
         )
 
-    def _settle_failed(self, file: Outgoing, reason: str) -> None:
+    def _settle_failed(self, file: Outgoing | None, reason: str) -> None:
+        if file is None:
+            return
         self._failed(reason)
         self._forget(file)
 
@@ -582,7 +592,7 @@ class Sender:
         root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
         file.ended = True
         runs = runs_of(sorted(file.unchanged))
-        pieces = [runs[at : at + 8192] for at in range(0, len(runs), 8192)] or [[]]
+        pieces = [runs[at : at + m.MAX_RUNS] for at in range(0, len(runs), m.MAX_RUNS)] or [[]]
         for piece in pieces[:-1]:
             self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
         self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))
