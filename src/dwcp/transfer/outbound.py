@@ -20,6 +20,7 @@ import structlog
 
 from dwcp.errors import DwcpError, Interrupted, PartialError, ProtocolError, TemporaryError, UnreachableError, from_code
 from dwcp.files.root import Parts, Root
+from dwcp.hde.hashes import XXH3
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
@@ -185,7 +186,7 @@ class Outbound:
         self._meter.add(control.link)
         self._node.watch(control.link, sends=False)
         try:
-            self._open(control)
+            self._open(session)
             engine = self._engine = self._new_engine(control)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
@@ -202,8 +203,10 @@ class Outbound:
             raise engine.error
         return self._result(engine)
 
-    def _open(self, control: Channel) -> None:
-        order = self._order
+    def _open(self, session: Dialled) -> None:
+        order, control = self._order, session.channel
+        if order.checksum != XXH3.name and order.checksum not in session.features:
+            raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
         request = m.Open(
             transfer=self.id,
             direction=order.direction,
