@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import xxhash
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pyfastcdc.py.constants import MASKS
 
 from dwcp.config.model import Transport
 from dwcp.errors import DwcpError
@@ -161,6 +162,20 @@ def test_literal_zeros_in_a_delta_are_written(pair: Pair, minimal: Session) -> N
         pass
     minimal.leave()
     assert (pair.inbox / "file").read_bytes() == new
+
+
+def test_a_small_file_need_not_ride_in_a_pack(pair: Pair, minimal: Session) -> None:
+    """The end of the file comes before its content: nothing is ordered between connections."""
+    minimal.open("put", b"inbox/file")
+    minimal.announce([{"path": b"", "type": "file", "mode": 0o644, "mtime_ns": 1, "size": 5}])
+    minimal.control.expect(m.Need.kind)
+    digest = xxhash.xxh3_128_digest(b"hello")
+    minimal.control.send(m.FileEnd.kind, {"file": 0, "size": 5, "root": root(digest, 5)})
+    minimal.join(0).send(m.Block.kind, [0, 0, 5, 0], b"hello")
+    assert minimal.control.expect(m.Done.kind)[0]["files"] == [[0, 1]]
+    assert minimal.control.expect(m.Finished.kind)[0]["verified"] is True
+    minimal.leave()
+    assert (pair.inbox / "file").read_bytes() == b"hello"
 
 
 def test_data_connections_are_limited(pair: Pair, minimal: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,6 +372,7 @@ def test_the_chunker_in_the_document_is_the_code() -> None:
     sentence = re.search(r"each number in 4 bytes:\n([\d ]+)\.", DOCUMENT)
     assert sentence
     assert coded == [int(length) for length in sentence[1].split()]
+    assert documented_masks() == {number: MASKS[number] for number in range(13, 24)}
     lengths, at = [], 0
     while at < len(content):
         lengths.append(first_chunk(content[at:], 16 * 1024))
@@ -364,10 +380,14 @@ def test_the_chunker_in_the_document_is_the_code() -> None:
     assert lengths == coded
 
 
+def documented_masks() -> dict[int, int]:
+    cells = re.findall(r"(\d\d) \| (0x[0-9a-f]+)", section("## Deltas"))
+    return {int(number): int(value, 16) for number, value in cells}
+
+
 def first_chunk(b: bytes, average: int) -> int:
     """The document's pseudo-code, line by line."""
-    cells = re.findall(r"(\d\d) \| (0x[0-9a-f]+)", section("## Deltas"))
-    mask = {int(number): int(value, 16) for number, value in cells}
+    mask = documented_masks()
     gear = [int.from_bytes(hashlib.md5(bytes([value]) * 64).digest()[:8], "big") for value in range(256)]
     minimum, maximum = average // 4, average * 4
     n = min(len(b), maximum)
