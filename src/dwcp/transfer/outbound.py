@@ -20,6 +20,7 @@ import structlog
 
 from dwcp.errors import DwcpError, Interrupted, PartialError, ProtocolError, TemporaryError, UnreachableError, from_code
 from dwcp.files.root import Parts, Root
+from dwcp.hde.hashes import XXH3
 from dwcp.store.path_memory import PathMemory, recall
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
@@ -30,7 +31,7 @@ from dwcp.transfer.session import LIVELY, Dialled, Heartbeat, dial_session, shut
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
-from dwcp.tuning.leaves import leaf_log
+from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
 
 FIRST_RETRY = 0.5
@@ -195,20 +196,11 @@ class Outbound:
         self._meter.add(control.link)
         self._node.watch(control.link, sends=False)
         try:
-            round_trip = control.link.round_trip_seconds() or 0.0
-            transport = self._node.config.transport
-            self._memory = recall(
-                Path(self._node.config.storage.state_dir), self._order.peer, transport.congestion_algorithm
-            )
-            rate, streams = (
-                (self._memory.rate, self._memory.streams) if self._memory else (None, transport.initial_streams)
-            )
-            leaf = leaf_log(round_trip, rate, streams)
-            self._open(control, leaf)
+            least_leaf = self._open(session)
             if self._order.source is None:
                 # nothing is made here before the peer has agreed; a sender need not wait for that, see `_drive`
                 self._await_opened(control)
-            engine = self._engine = self._new_engine(control, 1 << leaf)
+            engine = self._engine = self._new_engine(control, least_leaf)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
                     engine.start()
@@ -224,18 +216,30 @@ class Outbound:
             raise engine.error
         return self._result(engine)
 
-    def _open(self, control: Channel, leaf: int) -> None:
-        order = self._order
+    def _open(self, session: Dialled) -> int:
+        """Asks for the transfer; the least leaf size in bytes that it was asked with."""
+        order, control, config = self._order, session.channel, self._node.config
+        if order.checksum != XXH3.name and order.checksum not in session.features:
+            raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
+        known = self._memory = recall(Path(config.storage.state_dir), order.peer, config.transport.congestion_algorithm)
+        leaf = USUAL_LOG
+        if "leaf" in session.features:
+            leaf = leaf_log(
+                control.link.round_trip_seconds() or 0.0,
+                known.rate if known is not None else None,
+                known.streams if known is not None else config.transport.initial_streams,
+            )
         request = m.Open(
             transfer=self.id,
             direction=order.direction,
             path=order.path,
             delete=order.delete,
             checksum=order.checksum,
-            delta=self._node.config.compression.enable_delta_encoding,
+            delta=config.compression.enable_delta_encoding,
             leaf_log=leaf,
         )
         control.send(request)
+        return 1 << leaf
 
     def _await_opened(self, control: Channel) -> None:
         while True:

@@ -27,7 +27,7 @@ from dwcp.errors import (
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
-from dwcp.hde.index import PAGE, average_chunk, unpack_index
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, PAGE, average_chunk, unpack_index
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pool import BufferPool
@@ -42,9 +42,7 @@ from dwcp.wire.paths import display
 MAX_UNSETTLED = 8192
 """Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
-"""Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
-SEGMENT = 2048
-"""Changed leaves whose page hashes are asked for at once: 4 MiB of index for 2 GiB of image."""
+"""Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
@@ -214,7 +212,7 @@ class Sender:
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._settle_failed(self._file(number or 0), message.message)
+                self._settle_failed(self._unless_settled(number or 0), message.message)
             case m.StreamLost():
                 log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
                 self._tally.add("frames_corrupt", "corrupted" in message.reason)
@@ -227,6 +225,10 @@ class Sender:
                 self._finish()
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the sending end of a transfer")
+
+    def _unless_settled(self, number: int) -> Outgoing | None:
+        """None for a file that has been settled since the peer spoke of it: messages cross."""
+        return self._files.get(number) if number < self._announced else self._file(number)
 
     def _file(self, number: int) -> Outgoing:
         file = self._files.get(number)
@@ -351,7 +353,9 @@ class Sender:
             reader.settled(leaf)
 
     def _resend(self, message: m.Resend) -> None:
-        file = self._file(message.file)
+        file = self._unless_settled(message.file)
+        if file is None:
+            return
         leaves = indexes_of(message.leaves, max(file.leaves, 1))
         file.resends += len(leaves)
         log.warning(
@@ -380,7 +384,9 @@ class Sender:
             self._settle(number, unchanged=True)
 
     def _settle(self, number: int, *, unchanged: bool) -> None:
-        file = self._file(number)
+        file = self._unless_settled(number)
+        if file is None:
+            return
         is_file = file.entry.type != "dir"
         self._tally.add("files_sent", is_file and not unchanged)
         self._forget(file)
@@ -388,7 +394,9 @@ class Sender:
             files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
         )
 
-    def _settle_failed(self, file: Outgoing, reason: str) -> None:
+    def _settle_failed(self, file: Outgoing | None, reason: str) -> None:
+        if file is None:
+            return
         self._failed(reason)
         self._forget(file)
 
@@ -590,10 +598,12 @@ class Sender:
         if file.changed:
             with file.lock:
                 file.changed.sort()
-                file.segment, file.changed = file.changed[:SEGMENT], file.changed[SEGMENT:]
+                leaves = MAX_INDEXED // file.leaf_size
+                file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
+                chunks = chunks and file.base_size <= MAX_CHUNKED
             self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
             return
         try:
@@ -604,7 +614,7 @@ class Sender:
         root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
         file.ended = True
         runs = runs_of(sorted(file.unchanged))
-        pieces = [runs[at : at + 8192] for at in range(0, len(runs), 8192)] or [[]]
+        pieces = [runs[at : at + m.MAX_RUNS] for at in range(0, len(runs), m.MAX_RUNS)] or [[]]
         for piece in pieces[:-1]:
             self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
         self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))

@@ -20,7 +20,7 @@ from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
-from dwcp.transfer.sender import Sender
+from dwcp.transfer.sender import ENTRY_BYTES, Sender
 from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
@@ -50,6 +50,7 @@ class ServedSession:
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
         self._claimed: set[int] = set()
+        self._joined = 0
         self._idle = threading.Condition(self._lock)
 
     @property
@@ -65,14 +66,27 @@ class ServedSession:
         return self._channel.link.round_trip_seconds()
 
     def claim(self, stream: int) -> bool:
-        """False for a stream number that was used before, or where no transfer begins on the session. The stream may
-        have overtaken its transfer's OPEN on the way: a while is waited for that."""
+        """False for a stream number that was used before, or where no transfer begins on the session; it may have
+        overtaken its transfer's OPEN on the way, so a while is waited for that. Where true, `release` it in the end.
+
+        Raises RefusedError when there are too many streams.
+        """
         with self._lock:
+            if self._joined >= m.MAX_STREAMS:
+                raise RefusedError(f"a session has at most {m.MAX_STREAMS} data connections at one time")
             if stream in self._claimed:
                 return False
             self._claimed.add(stream)
+            self._joined += 1
             self._idle.wait_for(lambda: self._engine is not None or self.ended.is_set(), OVERTAKEN)
-            return self._engine is not None
+            joins = self._engine is not None
+            self._joined -= not joins
+            return joins
+
+    def release(self) -> None:
+        """A stream that was claimed has ended."""
+        with self._lock:
+            self._joined -= 1
 
     def interrupt(self, why: str) -> None:
         """Ends the transfer, if there is one, and the session."""
@@ -285,11 +299,13 @@ class ServedSession:
 
     def _list(self, path: bytes) -> None:
         batch: list[m.ListEntry] = []
+        size = 0
         for entry in self._listing(path):
             batch.append(entry)
-            if len(batch) == m.MAX_ENTRIES:
+            size += len(entry.name) + len(entry.link) + 64
+            if len(batch) == m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._channel.send(m.Listing(entries=batch, more=True))
-                batch = []
+                batch, size = [], 0
         self._channel.send(m.Listing(entries=batch))
 
     def _listing(self, path: bytes) -> Iterator[m.ListEntry]:

@@ -85,6 +85,8 @@ class Dialled:
     peer_key: bytes
     effective: Effective
     node_name: str
+    features: frozenset[str]
+    """What the peer can do beyond what every peer can."""
 
 
 def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
@@ -109,7 +111,7 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
         link.close()
         raise
     channel.max_body = MAX_BODY
-    return Dialled(channel, welcome, reply.key, effective, reply.node)
+    return Dialled(channel, welcome, reply.key, effective, reply.node, frozenset(reply.features))
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
