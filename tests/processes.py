@@ -16,6 +16,28 @@ from typing import Any
 import yaml
 
 DEADLINE = 30.0
+OWN_NETWORK = (
+    "unshare",
+    "--net",
+    "--mount",
+    "sh",
+    "-c",
+    'ip link set lo up && ip addr add 10.9.0.1/32 dev lo && mount -t tmpfs tmpfs /var/lib && exec "$@"',
+    "sh",
+)
+"""A prefix: all ports are free, 10.9.0.1 is an address that is not loopback, /var/lib is empty."""
+
+
+def no_own_network() -> str:
+    """Why the prefix above cannot be used here; empty where it can."""
+    if os.geteuid() != 0:
+        return "needs root, for a network namespace of its own"
+    try:
+        subprocess.run(["curl", "--version"], capture_output=True, check=True)
+        subprocess.run([*OWN_NETWORK, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"needs network and mount namespaces, ip and curl: {error}"
+    return ""
 
 
 def clean_environment(**more: str) -> dict[str, str]:

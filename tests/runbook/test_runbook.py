@@ -20,7 +20,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp.store.identity import load_or_create
-from tests.processes import Daemon, run_dwcp, run_manager
+from tests.processes import OWN_NETWORK, Daemon, no_own_network, run_dwcp, run_manager
 from tests.support import random_file, wait_until
 
 DATA = Path(__file__).parent.parent / "data"
@@ -76,29 +76,7 @@ QUERIES = [
     "rate(dwcp_manager_recovery_success_total[5m]) / rate(dwcp_manager_recovery_attempts_total[5m])",
 ]
 
-OWN_NETWORK = (
-    "unshare",
-    "--net",
-    "--mount",
-    "sh",
-    "-c",
-    'ip link set lo up && ip addr add 10.9.0.1/32 dev lo && mount -t tmpfs tmpfs /var/lib && exec "$@"',
-    "sh",
-)
-
-
-def _why_not() -> str:
-    if os.geteuid() != 0:
-        return "needs root for a network namespace with free ports 8080, 8443 and 9000"
-    try:
-        subprocess.run(["curl", "--version"], capture_output=True, check=True)
-        subprocess.run([*OWN_NETWORK, "true"], capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"network and mount namespaces, ip and curl are needed: {error}"
-    return ""
-
-
-_REASON = _why_not()
+_REASON = no_own_network()
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(_REASON), reason=_REASON)]
 
 
