@@ -190,6 +190,8 @@ def test_directories_are_the_runbooks(node: Node) -> None:
 def test_ports_are_the_runbooks(node: Node) -> None:
     listening = node.shell("ss -tlnH")
     assert {"8080", "8443", "9000"} == set(re.findall(r":(8080|8443|9000)\s", listening))
+    lines = map(json.loads, node.daemon.log_file.read_text().splitlines())
+    assert next(line for line in lines if line["event"] == "transport listens")["address"] == "[::]:9000"
 
 
 def test_it_is_healthy_soon_after_it_was_started(
