@@ -13,6 +13,7 @@ from dwcp.errors import ProtocolError
 from dwcp.hde import codecs, delta, hashes, index
 from dwcp.hde.adaptive import EXPLORE_EVERY, Adaptive
 from dwcp.transfer.selftest import check_compression
+from dwcp.wire.frames import MAX_BODY
 
 
 @given(st.sampled_from(codecs.CODECS), st.sampled_from(codecs.LEVELS), st.binary(max_size=5000))
@@ -169,3 +170,11 @@ def test_the_threshold_keeps_it_from_flipping() -> None:
     _drive(controller, plain=0.9, packed=1.0, blocks=500)
     assert controller.compressing
     assert Adaptive(threshold=15.0, enabled=False).choose()
+
+
+@pytest.mark.parametrize("base_size", [1, 2**31, index.MAX_CHUNKED, index.MAX_CHUNKED + 1, 2**44])
+def test_baselines_of_any_size_can_be_cut_and_indexed_in_a_frame(base_size: int) -> None:
+    assert index.chunking(base_size).avg_size == index.average_chunk(base_size)
+    pages = index.MAX_INDEXED // index.PAGE
+    assert 4 + 8 * pages + 12 * 4 * index.CHUNKS_WANTED < MAX_BODY
+    assert index.MAX_INDEXED % hashes.leaf_size(base_size) == 0

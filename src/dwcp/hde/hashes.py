@@ -20,21 +20,24 @@ MIN_LEAF = 1024 * 1024
 MAX_LEAF = 16 * 1024 * 1024
 MAX_LEAVES = 2**20
 """With MAX_LEAF: objects up to 16 TiB, the limit of a file on ext4."""
+LEAF_SIZES = tuple(2**log for log in range(17, 25))
+"""What two ends can agree on, from 128 KiB to MAX_LEAF."""
 LEAVES_WANTED = 2**16
 """Leaves grow with the object so that its leaf list stays at 1 MiB, until they are MAX_LEAF."""
 
 
-def leaf_size(size: int) -> int:
-    """Bytes in each leaf, the last one excepted, of an object of `size` bytes: the same at both ends."""
-    leaf = MIN_LEAF
+def leaf_size(size: int, least: int = MIN_LEAF) -> int:
+    """Bytes in each leaf, the last one excepted, of an object of `size` bytes: the same at both ends, which have agreed
+    on the `least` (a power of two)."""
+    leaf = least
     while leaf < MAX_LEAF and size > leaf * LEAVES_WANTED:
         leaf *= 2
     return leaf
 
 
-def leaf_count(size: int) -> int:
+def leaf_count(size: int, least: int = MIN_LEAF) -> int:
     """Leaves of an object; an empty one has none."""
-    leaf = leaf_size(size)
+    leaf = leaf_size(size, least)
     return (size + leaf - 1) // leaf
 
 

@@ -33,6 +33,12 @@ MIN_AVERAGE_CHUNK = 16 * 1024
 """12 bytes of index for every 16 KiB: 0.07% of the baseline."""
 CHUNKS_WANTED = 2**17
 """Chunks grow with the baseline so that an index stays near 1.5 MiB on the wire and 20 MiB in memory."""
+MAX_AVERAGE_CHUNK = 4 * 1024 * 1024
+"""The largest that the FastCDC of `chunking` has masks for."""
+MAX_CHUNKED = MAX_AVERAGE_CHUNK * CHUNKS_WANTED
+"""512 GiB: a larger baseline is compared by leaves and pages alone, because its chunks would not fit CHUNKS_WANTED."""
+MAX_INDEXED = 2 * 1024**3
+"""Bytes of a baseline whose page hashes go into one BASE_INDEX: 4 MiB of them, which with the chunks fits a frame."""
 WINDOW = 8 * 1024 * 1024
 """Bytes of a baseline held while it is cut."""
 
@@ -51,7 +57,7 @@ def chunking(base_size: int) -> FastCDC:
 
 def average_chunk(base_size: int) -> int:
     average = MIN_AVERAGE_CHUNK
-    while average * CHUNKS_WANTED < base_size:
+    while average < MAX_AVERAGE_CHUNK and average * CHUNKS_WANTED < base_size:
         average *= 2
     return average
 

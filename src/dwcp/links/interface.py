@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from typing_extensions import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Bytes, counted from the beginning of a link. A link that cannot tell gives what it sent and received."""
+
+    acked: int = 0
+    """Confirmed by the other end."""
+    resent: int = 0
+    """Sent more than once."""
+    received: int = 0
 
 
 class Link(Protocol):
@@ -37,12 +49,21 @@ class Link(Protocol):
         """(sent, received) so far, on the network: with TLS records and retransmissions, without TCP/IP headers."""
         ...
 
+    def delivery(self) -> Delivery:
+        """What became of what was sent, so far."""
+        ...
+
     def round_trip_seconds(self) -> float | None:
         """The transport's own smoothed estimate, where it has one."""
         ...
 
     def set_pacing(self, bits_per_second: int | None) -> None:
         """Sends no faster than this; None lifts the limit."""
+        ...
+
+    def limit_queue(self, size: int) -> None:
+        """Takes no more than about `size` bytes before the network has taken those before: what waits in one stream's
+        queue cannot be taken over by another, faster one."""
         ...
 
     def shutdown(self) -> None:

@@ -16,9 +16,8 @@ SO_RCVBUFFORCE = 33
 SO_MAX_PACING_RATE = 47
 TCP_NOTSENT_LOWAT = 25
 
-NOTSENT_LOWAT = 512 * 1024
-"""Unsent bytes that the kernel may hold for a stream: enough to refill it between two wake-ups of its thread at 1
-Gbit/s, little enough that blocks wait in the queue, where any stream can take them, and not behind a slow one."""
+UNSENT_LIMIT = 512 * 1024
+"""Of a socket until its stream knows better: what refills it between two wake-ups of its thread at 1 Gbit/s."""
 UNLIMITED = 2**64 - 1
 
 
@@ -48,7 +47,7 @@ def apply(sock: socket.socket, options: SocketOptions) -> Effective:
     warnings: list[str] = []
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+    set_unsent_limit(sock, UNSENT_LIMIT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.user_timeout * 1000))
     settings = {
         "congestion_algorithm": _congestion(sock, options.congestion_algorithm, warnings),
@@ -63,6 +62,11 @@ def set_pacing(sock: socket.socket, bits_per_second: int | None) -> None:
     """SO_MAX_PACING_RATE (socket(7)), which TCP obeys by itself; None lifts it."""
     rate = UNLIMITED if bits_per_second is None else max(1, bits_per_second // 8)
     sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, struct.pack("=Q", rate))
+
+
+def set_unsent_limit(sock: socket.socket, size: int) -> None:
+    """TCP_NOTSENT_LOWAT (tcp(7)): bytes that may wait in the kernel without having been sent."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
 
 
 def pacing(sock: socket.socket) -> str:

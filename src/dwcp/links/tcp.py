@@ -9,6 +9,7 @@ from typing_extensions import Buffer
 
 from dwcp.errors import TimeoutExpired, UnreachableError
 from dwcp.links import sockopts
+from dwcp.links.interface import Delivery
 from dwcp.links.tcp_info import read_tcp_info
 
 IOV_MAX = 1024
@@ -36,6 +37,10 @@ class SocketLink:
         info = read_tcp_info(self._sock)
         return (info.bytes_sent, info.bytes_received) if info else (0, 0)
 
+    def delivery(self) -> Delivery:
+        info = read_tcp_info(self._sock)
+        return Delivery(info.bytes_acked, info.bytes_resent, info.bytes_received) if info else Delivery()
+
     def round_trip_seconds(self) -> float | None:
         info = read_tcp_info(self._sock)
         return info.round_trip_seconds if info else None
@@ -43,6 +48,12 @@ class SocketLink:
     def set_pacing(self, bits_per_second: int | None) -> None:
         try:
             sockopts.set_pacing(self._sock, bits_per_second)
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def limit_queue(self, size: int) -> None:
+        try:
+            sockopts.set_unsent_limit(self._sock, size)
         except OSError as error:
             raise self._broken(error) from error
 

@@ -6,15 +6,18 @@ import socket
 import struct
 from dataclasses import dataclass
 
-_SIZE = 208
-"""Up to and with tcpi_bytes_sent, the newest field that is read here."""
+_SIZE = 216
+"""Up to and with tcpi_bytes_retrans, the newest field that is read here."""
 _OPTIONS = 5
 _OPTION_ECN = 8
 _ROUND_TRIP_US = struct.Struct("=68xI")
 _RETRANSMITS = struct.Struct("=100xI")
+_ACKED = struct.Struct("=120xQ")
 _RECEIVED = struct.Struct("=128xQ")
+_UNSENT = struct.Struct("=144xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
 _SENT = struct.Struct("=200xQ")
+_RESENT = struct.Struct("=208xQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,11 @@ class TcpInfo:
     retransmits: int
     """Segments sent again, all in all."""
     bytes_sent: int
-    """Payload handed to the network, retransmissions included."""
+    """Payload handed to the network, retransmissions included, and what waits in the send queue, as it will be."""
+    bytes_acked: int
+    """Payload that the other end has confirmed."""
+    bytes_resent: int
+    """Payload that was sent more than once."""
     bytes_received: int
     delivery_rate: int
     """Bytes per second, as of the newest acknowledgements."""
@@ -47,7 +54,9 @@ def parse_tcp_info(raw: bytes) -> TcpInfo | None:
     return TcpInfo(
         round_trip_seconds=_ROUND_TRIP_US.unpack_from(raw)[0] / 1e6,
         retransmits=_RETRANSMITS.unpack_from(raw)[0],
-        bytes_sent=_SENT.unpack_from(raw)[0],
+        bytes_sent=_SENT.unpack_from(raw)[0] + _UNSENT.unpack_from(raw)[0],
+        bytes_acked=_ACKED.unpack_from(raw)[0],
+        bytes_resent=_RESENT.unpack_from(raw)[0],
         bytes_received=_RECEIVED.unpack_from(raw)[0],
         delivery_rate=_DELIVERY_RATE.unpack_from(raw)[0],
         ecn=bool(raw[_OPTIONS] & _OPTION_ECN),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from typing_extensions import Buffer
 
-from dwcp.links.interface import Link
+from dwcp.links.interface import Delivery, Link
 from dwcp.wire import frames
 from dwcp.wire.frames import BodyError, Prefix
 from dwcp.wire.messages import Message, decode, encode
@@ -19,6 +20,7 @@ class Meter:
         self._lock = threading.Lock()
         self._links: set[Link] = set()
         self._sent = self._received = 0
+        self._gone = Delivery()
 
     def add(self, link: Link) -> None:
         with self._lock:
@@ -32,12 +34,25 @@ class Meter:
                 sent, received = link.wire_bytes()
                 self._sent += sent
                 self._received += received
+                self._gone = _sum([self._gone, link.delivery()])
+
+    def delivery(self) -> Delivery:
+        """Of all links together, those that have gone included."""
+        with self._lock:
+            return _sum([self._gone, *(link.delivery() for link in self._links)])
 
     def read(self) -> tuple[int, int]:
         """(sent, received)."""
         with self._lock:
             counts = [link.wire_bytes() for link in self._links]
             return self._sent + sum(sent for sent, _ in counts), self._received + sum(got for _, got in counts)
+
+
+def _sum(parts: Iterable[Delivery]) -> Delivery:
+    total = Delivery()
+    for part in parts:
+        total = Delivery(total.acked + part.acked, total.resent + part.resent, total.received + part.received)
+    return total
 
 
 class Channel:

@@ -18,11 +18,12 @@ from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableErro
 from dwcp.files.root import Root
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.board import TransferStatus
+from dwcp.transfer.channel import Channel
 from dwcp.transfer.download import StreamDestination
 from dwcp.transfer.node import Node
 from dwcp.transfer.outbound import Order, Outbound, TransferResult
 from dwcp.transfer.probe import address_of
-from dwcp.transfer.session import Dialled, Heartbeat, dial_session
+from dwcp.transfer.session import Dialled, Standby, dial_session
 from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
@@ -46,15 +47,17 @@ class RemoteEntry:
 
 class Peer:
     """A configured peer with a proved session. Made by `connect`; its methods may be awaited one after the other or at
-    the same time, each transfer runs on a session of its own."""
+    the same time. Each transfer runs on a session of its own, the first on the one that `connect` made: a handshake
+    costs round trips."""
 
     def __init__(self, node: Node, name: str, address: str, session: Dialled) -> None:
         self.name = name
         self.address = address
         self.fingerprint = node.config.peers[name].fingerprint
         self._node = node
-        self._session = session
         self._request_lock = threading.Lock()
+        self._standby: Standby | None = None
+        self._keep(session)
 
     async def send(
         self,
@@ -135,15 +138,36 @@ class Peer:
         return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
-        outbound = Outbound(self._node, order, on_progress)
+        with self._request_lock:
+            session = self._standby.take() if self._standby is not None else None
+            self._standby = None
+        outbound = Outbound(self._node, order, on_progress, session)
         return await _cancellable(outbound.run, outbound.cancel)
+
+    def _keep(self, session: Dialled) -> Standby:
+        self._standby = Standby(session, self._node.config.transport.read_timeout)
+        return self._standby
+
+    def _channel(self) -> Channel:
+        """Of the session that is there for requests. Call with the request lock held."""
+        standby = self._standby or self._keep(dial_session(self._node, self.address, self.fingerprint))
+        return standby.channel
+
+    def leave(self) -> None:
+        """Ends the session, where no transfer has taken it."""
+        with self._request_lock:
+            session = self._standby.take() if self._standby is not None else None
+            self._standby = None
+        if session is not None:
+            _leave(session)
 
     def _list(self, path: bytes) -> list[RemoteEntry]:
         entries: list[RemoteEntry] = []
         with self._request_lock:
-            self._session.channel.send(m.List(path=path))
+            channel = self._channel()
+            channel.send(m.List(path=path))
             while True:
-                answer = self._answer(m.Listing)
+                answer = self._answer(channel, m.Listing)
                 entries += [
                     RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
                     for e in answer.entries
@@ -153,15 +177,16 @@ class Peer:
 
     def _ping(self) -> float:
         with self._request_lock:
+            channel = self._channel()
             began = time.monotonic()
-            self._session.channel.send(m.Ping(token=1))
-            self._answer(m.Pong)
+            channel.send(m.Ping(token=1))
+            self._answer(channel, m.Pong)
             return time.monotonic() - began
 
-    def _answer(self, kind: type[M]) -> M:
+    def _answer(self, channel: Channel, kind: type[M]) -> M:
         while True:
             try:
-                message, _ = self._session.channel.receive()
+                message, _ = channel.receive()
             except EOFError as error:
                 raise UnreachableError(f"{self.name} closed the session") from error
             if isinstance(message, m.Error):
@@ -184,11 +209,11 @@ async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[P
     node = await asyncio.to_thread(_node, config)
     address, fingerprint = address_of(node, peer)
     session = await asyncio.to_thread(dial_session, node, address, fingerprint)
+    connected = Peer(node, peer, address, session)
     try:
-        with Heartbeat(session.channel, node.config.transport.read_timeout):
-            yield Peer(node, peer, address, session)
+        yield connected
     finally:
-        await asyncio.to_thread(_leave, session)
+        await asyncio.to_thread(connected.leave)
 
 
 def _node(config: Config | None) -> Node:

@@ -27,6 +27,7 @@ class Incoming:
     entry: Entry
     target: Parts
     hash_size: int
+    least_leaf: int = MIN_LEAF
     lock: threading.Lock = field(default_factory=threading.Lock)
     size: int = 0
     leaves: int = 0
@@ -54,7 +55,7 @@ class Incoming:
 
     def __post_init__(self) -> None:
         self.size = self.entry.size
-        self.leaves = leaf_count(self.size)
+        self.leaves = leaf_count(self.size, self.least_leaf)
         self._resize()
 
     @property
@@ -63,7 +64,7 @@ class Incoming:
 
     @property
     def leaf_size(self) -> int:
-        return MIN_LEAF if self.is_stream else leaf_size(self.size)
+        return MIN_LEAF if self.is_stream else leaf_size(self.size, self.least_leaf)
 
     @property
     def journalled(self) -> bool:

@@ -20,24 +20,23 @@ import structlog
 
 from dwcp.errors import DwcpError, Interrupted, PartialError, ProtocolError, TemporaryError, UnreachableError, from_code
 from dwcp.files.root import Parts, Root
+from dwcp.hde.hashes import XXH3
+from dwcp.store.path_memory import PathMemory, recall
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, dial_session, dial_stream, shutdown_later
+from dwcp.transfer.session import LIVELY, Dialled, Heartbeat, dial_session, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
-from dwcp.tuning.streams import StreamTuner
+from dwcp.transfer.streams import StreamKeeper
+from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
 
-LOOK = 0.02
-"""Seconds between looks at whether more streams would find work: under one round trip of the links this is made for."""
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
 MAX_RETRY = 8.0
-STREAM_FAILURES = 5
-"""Data connections that may fail in a row before the session is given up."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 
@@ -86,8 +85,16 @@ class Order:
 class Outbound:
     """Runs one order to its end; `run` blocks, `cancel` may come from any thread."""
 
-    def __init__(self, node: Node, order: Order, on_progress: Callable[[TransferStatus], None] | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        order: Order,
+        on_progress: Callable[[TransferStatus], None] | None = None,
+        session: Dialled | None = None,
+    ) -> None:
+        """`session`: an unused one with the peer, for the first try; without, it is dialled."""
         self.id = uuid.uuid4().hex[:16]
+        self._session = session
         self._node = node
         self._order = order
         self._on_progress = on_progress
@@ -95,11 +102,9 @@ class Outbound:
         self._engine: Sender | Receiver | None = None
         self._control: Channel | None = None
         self._cancelled = threading.Event()
-        self._lock = threading.Lock()
-        self._channels: dict[int, Channel] = {}
-        self._live_streams = 0
+        self._streams: StreamKeeper | None = None
         self._most_streams = 0
-        self._stream_failures = 0
+        self._memory: PathMemory | None = None
         self._began = time.monotonic()
         self._sockets: dict[str, str] = {}
         self._warnings: list[str] = []
@@ -143,7 +148,12 @@ class Outbound:
         if engine is not None:
             status = engine.progress.fill(status)
         seconds = time.monotonic() - self._began
-        return replace(status, streams=self._live_streams, wire_bytes=sum(self._meter.read()), seconds=seconds)
+        return replace(
+            status,
+            streams=self._streams.live if self._streams is not None else 0,
+            wire_bytes=sum(self._meter.read()),
+            seconds=seconds,
+        )
 
     def _report(self, done: threading.Event) -> None:
         if self._on_progress is None:
@@ -159,7 +169,8 @@ class Outbound:
         connected = False
         while True:
             try:
-                session = dial_session(self._node, self._order.address, self._order.fingerprint)
+                session, self._session = self._session, None
+                session = session or dial_session(self._node, self._order.address, self._order.fingerprint)
                 connected = True
                 return self._attempt(session)
             except TemporaryError as error:
@@ -185,8 +196,11 @@ class Outbound:
         self._meter.add(control.link)
         self._node.watch(control.link, sends=False)
         try:
-            self._open(control)
-            engine = self._engine = self._new_engine(control)
+            least_leaf = self._open(session)
+            if self._order.source is None:
+                # nothing is made here before the peer has agreed; a sender need not wait for that, see `_drive`
+                self._await_opened(control)
+            engine = self._engine = self._new_engine(control, least_leaf)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
                     engine.start()
@@ -202,30 +216,49 @@ class Outbound:
             raise engine.error
         return self._result(engine)
 
-    def _open(self, control: Channel) -> None:
-        order = self._order
+    def _open(self, session: Dialled) -> int:
+        """Asks for the transfer; the least leaf size in bytes that it was asked with."""
+        order, control, config = self._order, session.channel, self._node.config
+        if order.checksum != XXH3.name and order.checksum not in session.features:
+            raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
+        known = self._memory = recall(Path(config.storage.state_dir), order.peer, config.transport.congestion_algorithm)
+        leaf = USUAL_LOG
+        if "leaf" in session.features:
+            leaf = leaf_log(
+                control.link.round_trip_seconds() or 0.0,
+                known.rate if known is not None else None,
+                known.streams if known is not None else config.transport.initial_streams,
+            )
         request = m.Open(
             transfer=self.id,
             direction=order.direction,
             path=order.path,
             delete=order.delete,
             checksum=order.checksum,
-            delta=self._node.config.compression.enable_delta_encoding,
+            delta=config.compression.enable_delta_encoding,
+            leaf_log=leaf,
         )
         control.send(request)
+        return 1 << leaf
+
+    def _await_opened(self, control: Channel) -> None:
         while True:
             try:
                 answer, _ = control.receive()
             except EOFError as error:
                 raise UnreachableError(f"{self._order.peer} closed the session before the transfer began") from error
-            if isinstance(answer, m.Opened):
+            if self._is_opened(answer):
                 return
-            if isinstance(answer, m.Error):
-                raise from_code(answer.code, f"{self._order.peer}: {answer.message}")
-            if not isinstance(answer, m.Ping):
-                raise ProtocolError(f"{self._order.peer} answers an OPEN with a {type(answer).__name__}")
 
-    def _new_engine(self, control: Channel) -> Sender | Receiver:
+    def _is_opened(self, answer: m.Message) -> bool:
+        """Whether the peer's first word says that the transfer may go on; False for a sign of life. Raises its no."""
+        if isinstance(answer, m.Error):
+            raise from_code(answer.code, f"{self._order.peer}: {answer.message}")
+        if not isinstance(answer, m.Opened | m.Ping):
+            raise ProtocolError(f"{self._order.peer} answers an OPEN with a {type(answer).__name__}")
+        return isinstance(answer, m.Opened)
+
+    def _new_engine(self, control: Channel, least_leaf: int) -> Sender | Receiver:
         order, node = self._order, self._node
         if order.source is not None:
             return Sender(
@@ -233,6 +266,7 @@ class Outbound:
                 control,
                 checksum=order.checksum,
                 compression=Compression.of(node.config),
+                least_leaf=least_leaf,
                 pool=node.pool,
                 tally=node.tally,
                 idle_seconds=node.config.transport.read_timeout / LIVELY,
@@ -247,6 +281,7 @@ class Outbound:
             checksum=order.checksum,
             delete=order.delete,
             delta=node.config.compression.enable_delta_encoding,
+            least_leaf=least_leaf,
             pool=node.pool,
             tally=node.tally,
         )
@@ -254,7 +289,11 @@ class Outbound:
     def _drive(self, engine: Sender | Receiver, session: Dialled) -> None:
         """Feeds the engine from the control connection until it has finished, while another thread keeps streams."""
         control = session.channel
-        keeper = threading.Thread(target=self._keep_streams, args=(engine, session), name="dwcp-streams", daemon=True)
+        opened = isinstance(engine, Receiver)
+        order = self._order
+        streams = StreamKeeper(self._node, order.address, order.peer, engine, session, self._meter, self._memory)
+        self._streams = streams
+        keeper = threading.Thread(target=streams.run, name="dwcp-streams", daemon=True)
         keeper.start()
         try:
             if self._cancelled.is_set():
@@ -264,6 +303,8 @@ class Outbound:
                 if isinstance(message, m.Bye):
                     if not engine.finished.is_set():
                         raise EOFError
+                elif not opened:
+                    opened = self._is_opened(message)
                 elif not isinstance(message, m.Ping):
                     engine.handle(message, body)
             with contextlib.suppress(TemporaryError):
@@ -277,89 +318,7 @@ class Outbound:
             engine.tell_and_abort(error)
         finally:
             keeper.join()
-
-    # -- streams -------------------------------------------------------------------------------------------------------
-
-    def _keep_streams(self, engine: Sender | Receiver, session: Dialled) -> None:
-        transport = self._node.config.transport
-        tuner = StreamTuner(
-            transport.min_streams,
-            transport.max_streams,
-            transport.initial_streams,
-            transport.stream_scaling_factor,
-            time.monotonic(),
-        )
-        threads: list[threading.Thread] = []
-        number = 0
-        self._stream_failures = 0
-        first_wait = 0.0
-        while not engine.finished.wait(first_wait):
-            first_wait = LOOK
-            decision = tuner.observe(time.monotonic(), sum(self._meter.read()))
-            if decision is not None:
-                log.info("stream count changes", streams=decision.streams, reason=decision.reason)
-                engine.limit_streams(decision.streams)
-            wanted = min(tuner.streams - self._live_streams, max(engine.backlog(), int(not number)))
-            for _ in range(wanted):
-                with self._lock:
-                    self._live_streams += 1
-                    self._most_streams = max(self._most_streams, self._live_streams)
-                thread = threading.Thread(
-                    target=self._stream, args=(engine, session, number), name=f"dwcp-stream-{number}", daemon=True
-                )
-                number += 1
-                threads.append(thread)
-                thread.start()
-            threads = [thread for thread in threads if thread.is_alive()]
-        self._end_streams(threads, PARTING if engine.error is None else 0.0)
-
-    def _end_streams(self, threads: list[threading.Thread], grace: float) -> None:
-        """They end by themselves when all went well; the others are cut."""
-        deadline = time.monotonic() + grace
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        with self._lock:
-            for channel in self._channels.values():
-                channel.link.shutdown()
-        for thread in threads:
-            thread.join()
-
-    def _stream(self, engine: Sender | Receiver, session: Dialled, number: int) -> None:
-        try:
-            channel = dial_stream(self._node, self._order.address, session, number)
-        except DwcpError as error:
-            self._stream_failed(engine, error)
-            return
-        link = channel.link
-        self._meter.add(link)
-        self._node.watch(link, sends=isinstance(engine, Sender))
-        with self._lock:
-            self._channels[number] = channel
-        try:
-            engine.run_stream(number, channel)
-            self._stream_failures = 0
-        except DwcpError as error:
-            if isinstance(engine, Sender):
-                engine.stream_lost(number)
-            if not engine.finished.is_set():
-                log.warning("a stream broke and is replaced", stream=number, reason=str(error))
-        finally:
-            self._meter.remove(link)
-            self._node.unwatch(link)
-            with self._lock:
-                self._live_streams -= 1
-                del self._channels[number]
-            link.close()
-
-    def _stream_failed(self, engine: Sender | Receiver, error: DwcpError) -> None:
-        with self._lock:
-            self._live_streams -= 1
-            self._stream_failures += 1
-            failures = self._stream_failures
-        if failures >= STREAM_FAILURES and not engine.finished.is_set():
-            engine.abort(error if isinstance(error, TemporaryError) else UnreachableError(str(error)))
-            if self._control is not None:
-                self._control.link.shutdown()
+            self._most_streams = max(self._most_streams, streams.most)
 
     def _result(self, engine: Sender | Receiver) -> TransferResult:
         final = engine.progress.fill(TransferStatus("", Role.SEND, "", ""))

@@ -10,14 +10,14 @@ from dwcp.errors import DwcpError, RefusedError
 from dwcp.files.root import Parts, Root, open_regular
 from dwcp.files.scan import scan
 from dwcp.files.staging import Staging, part_key
-from dwcp.hde.hashes import Hash
+from dwcp.hde.hashes import LEAF_SIZES, Hash
 from dwcp.store.journal import Journal
 from dwcp.transfer.commit import MODE_BITS, apply_metadata
 from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import PACK_FILE
 from dwcp.wire.messages import Entry
-from dwcp.wire.paths import check_relative, display
+from dwcp.wire.paths import check_link, check_relative, display
 
 
 class Plan(Enum):
@@ -60,6 +60,7 @@ class Planner:
         if not target:
             raise RefusedError("an export itself cannot be replaced by a file; name a path below it")
         if entry.type == "symlink":
+            check_link(entry.link)
             return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
             linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
@@ -120,8 +121,9 @@ class Planner:
         entry = file.entry
         return part_key(b"/".join(file.target), entry.size, entry.mtime_ns, self._hash.name)
 
-    def open_part(self, file: Incoming) -> dict[int, bytes]:
-        """Opens the file's part and journal; what the journal promises. Call with the file's lock held.
+    def open_part(self, file: Incoming) -> tuple[list[int], bool]:
+        """Opens the file's part and journal: the leaves that are promised, and whether the journal, as it stands now,
+        still has them. Call with the file's lock held.
 
         Raises OSError, or TemporaryError while another transfer has it.
         """
@@ -137,20 +139,37 @@ class Planner:
             "checksum": self._hash.name,
         }
         promised = file.journal.read(about)
-        if promised is None:
+        if promised is not None:
+            return sorted(promised), True
+        leaves = self._promised_in_other_leaves(file, file.journal, about)
+        if not leaves:
             os.ftruncate(part.fd, 0)
             part.fresh = True
-            file.journal.begin(about)
-            return {}
-        return promised
+        file.journal.begin(about)
+        return leaves, False
+
+    def _promised_in_other_leaves(self, file: Incoming, journal: Journal, about: dict[str, str | int]) -> list[int]:
+        """The leaves that are covered by what an earlier try has left, in leaves of another size."""
+        for size in LEAF_SIZES:
+            promised = journal.read({**about, "leaf_size": size})
+            if promised is not None:
+                have = set(promised)
+                ends = (
+                    (leaf * file.leaf_size, leaf * file.leaf_size + file.leaf_bytes(leaf) - 1)
+                    for leaf in range(file.leaves)
+                )
+                return [leaf for leaf, (a, b) in enumerate(ends) if have.issuperset(range(a // size, b // size + 1))]
+        return []
 
     def hash_what_is_here(self, file: Incoming) -> None:
         """Fills in the digests of the leaves that the part or the baseline has. Raises OSError or a DwcpError."""
         if file.journalled and self._staging.has_part(self._key(file)):
             with file.lock:
-                promised = self.open_part(file)
-            for leaf in sorted(promised):
+                promised, journalled = self.open_part(file)
+            for leaf in promised:
                 self._hash_leaf(file, leaf, file.part.fd if file.part else -1, HERE)
+                if not journalled and file.journal is not None and file.origin[leaf] == HERE:
+                    file.journal.add(leaf, bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size]))
         if file.base is None:
             return
         try:
@@ -173,6 +192,12 @@ class Planner:
         if len(content) == size or (file.is_stream and content):
             with file.lock:
                 file.have(leaf, self._hash.digest(content), origin)
+
+
+def _covering(file: Incoming, leaf: int, size: int) -> range:
+    """The leaves of `size` bytes that together hold `leaf`."""
+    start = leaf * file.leaf_size
+    return range(start // size, (start + file.leaf_bytes(leaf) - 1) // size + 1)
 
 
 def _same_version(status: os.stat_result, entry: Entry) -> bool:

@@ -20,7 +20,7 @@ from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
 from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
-from dwcp.hde.index import cut, pack_index, page_hashes
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
 from dwcp.transfer.channel import BodyError, Channel
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
@@ -56,6 +56,7 @@ class Receiver:
         checksum: str,
         delete: bool,
         delta: bool,
+        least_leaf: int,
         pool: BufferPool,
         tally: Tally,
     ) -> None:
@@ -64,6 +65,7 @@ class Receiver:
         self._hash = HASHES[checksum]
         self._pool = pool
         self._tally = tally
+        self._least_leaf = least_leaf
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._lock = threading.Lock()
@@ -149,6 +151,10 @@ class Receiver:
         """Leaves that were asked for and have not come: as many streams would find work."""
         return max(0, self._wanted_bytes + PACK_BYTES - 1) // PACK_BYTES
 
+    def expected(self) -> int:
+        """Leaves that may be asked for soon: what is announced is planned at once."""
+        return 0
+
     def limit_streams(self, limit: int) -> None:
         self._control.send(m.Streams(limit=limit))
 
@@ -172,13 +178,20 @@ class Receiver:
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self.progress.failed(message.message)
-                self._settle(self._file(number or 0))
-                self._finish_if_done()
+                self._sender_gave_up(number or 0, message.message)
             case m.StreamLost():
                 raise ProtocolError("only a receiver can lose a stream")
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
+
+    def _sender_gave_up(self, number: int, reason: str) -> None:
+        if number < self._announced and number not in self._files:
+            # it has been settled here since the peer spoke of it: messages cross
+            return
+        file = self._file(number)
+        self.progress.failed(reason)
+        self._settle(file)
+        self._finish_if_done()
 
     def _file(self, number: int) -> Incoming:
         file = self._files.get(number)
@@ -203,7 +216,7 @@ class Receiver:
         for number, entry in enumerate(entries, first):
             if self.finished.is_set():
                 return
-            file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size)
+            file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size, self._least_leaf)
             self._files[number] = file
             try:
                 plan = self._planner.plan(file)
@@ -266,6 +279,8 @@ class Receiver:
         leaves = indexes_of(request.pages, file.leaves)
         if not file.base_size:
             raise ProtocolError("the peer asked for hashes of a baseline that was not offered")
+        if len(leaves) * file.leaf_size > MAX_INDEXED or (request.chunks and file.base_size > MAX_CHUNKED):
+            raise ProtocolError("the peer asked for more hashes of a baseline than one frame holds")
         with file.held() as alive:
             if alive:
                 self._control.send(m.BaseIndex(file=file.id), self._index(file, request, leaves))
@@ -301,15 +316,17 @@ class Receiver:
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
-    def run_stream(self, number: int, channel: Channel) -> None:
-        """Receives blocks from one data connection until it ends.
+    def run_stream(self, number: int, channel: Channel, confirm: Callable[[], None] | None = None) -> None:
+        """Receives blocks from one data connection until it ends; `confirm` waits for the peer to accept it.
 
         Raises ProtocolError, UnreachableError or TimeoutExpired when it breaks; the sender is told.
         """
-        channel.max_body = MAX_BLOCK_BODY
         with self._lock:
             self._active_streams += 1
         try:
+            if confirm is not None:
+                confirm()
+            channel.max_body = MAX_BLOCK_BODY
             while not self.finished.is_set():
                 message, _, prefix = channel.receive_head()
                 if isinstance(message, m.Bye):
@@ -404,7 +421,7 @@ class Receiver:
 
     def _write(self, file: Incoming, block: m.Block, content: memoryview) -> None:
         fd, fresh = self._open_for_writing(file)
-        if block.codec == codecs.ZERO.id and fresh:
+        if block.codec == codecs.ZERO.id and not block.ops and fresh and not file.settled[block.leaf]:
             # nothing was ever written there: the hole reads as zeros
             return
         write_all(fd, content, block.leaf * file.leaf_size)
@@ -514,7 +531,8 @@ class Receiver:
 
     def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
         if file.id in self._files:
-            self._control.send(m.Ack(file=file.id, leaves=leaves))
+            for at in range(0, len(leaves), m.MAX_RUNS):
+                self._control.send(m.Ack(file=file.id, leaves=leaves[at : at + m.MAX_RUNS]))
 
     def _published(self, files: list[Incoming]) -> None:
         self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
@@ -555,12 +573,13 @@ class Receiver:
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
-        self._control.send(
-            m.Finished(
-                deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
-            )
+        message = m.Finished(
+            deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
         )
-        self.finished.set()
+        with self._lock:
+            # the peer leaves as soon as it has this, which must not look like a peer that left too early
+            self._control.send(message)
+            self.finished.set()
 
 
 def write_all(fd: int, content: memoryview, offset: int) -> None:

@@ -27,14 +27,14 @@ from dwcp.errors import (
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
-from dwcp.hde.index import PAGE, average_chunk, unpack_index
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, PAGE, average_chunk, unpack_index
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
-from dwcp.transfer.work import PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
+from dwcp.transfer.work import PACK_BYTES, PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
 from dwcp.wire import messages as m
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
@@ -42,9 +42,7 @@ from dwcp.wire.paths import display
 MAX_UNSETTLED = 8192
 """Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
-"""Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
-SEGMENT = 2048
-"""Changed leaves whose page hashes are asked for at once: 4 MiB of index for 2 GiB of image."""
+"""Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
@@ -61,6 +59,7 @@ class Sender:
         *,
         checksum: str,
         compression: Compression,
+        least_leaf: int,
         pool: BufferPool,
         tally: Tally,
         idle_seconds: float,
@@ -70,6 +69,7 @@ class Sender:
         self._control = control
         self._hash = HASHES[checksum]
         self._compression = compression
+        self._least_leaf = least_leaf
         self._adaptive = Adaptive(compression.threshold, enabled=compression.adaptive)
         self._pool = pool
         self._tally = tally
@@ -79,6 +79,7 @@ class Sender:
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
         self._announced = self._settled = 0
+        self._unanswered_bytes = 0
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
@@ -147,6 +148,10 @@ class Sender:
         """Tasks that wait for a stream."""
         return self._work.backlog()
 
+    def expected(self) -> int:
+        """Tasks that will come if the receiver lacks all of what it has not answered for yet."""
+        return -(-self._unanswered_bytes // PACK_BYTES)
+
     def limit_streams(self, limit: int) -> None:
         """Streams beyond `limit` end after the task that they are at."""
         with self._condition:
@@ -179,8 +184,9 @@ class Sender:
                 raise self.error or Interrupted("the transfer has ended")
             first = self._announced
             for number, entry in enumerate(entries, first):
-                self._files[number] = Outgoing(number, entry, self._hash.size)
+                self._files[number] = Outgoing(number, entry, self._hash.size, self._least_leaf)
             self._announced += len(entries)
+            self._unanswered_bytes += sum(entry.size for entry in entries)
             self.progress.add(
                 files_total=sum(entry.type != "dir" for entry in entries),
                 bytes_total=sum(entry.size for entry in entries),
@@ -206,7 +212,7 @@ class Sender:
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._settle_failed(self._file(number or 0), message.message)
+                self._settle_failed(self._unless_settled(number or 0), message.message)
             case m.StreamLost():
                 log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
                 self._tally.add("frames_corrupt", "corrupted" in message.reason)
@@ -220,6 +226,10 @@ class Sender:
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the sending end of a transfer")
 
+    def _unless_settled(self, number: int) -> Outgoing | None:
+        """None for a file that has been settled since the peer spoke of it: messages cross."""
+        return self._files.get(number) if number < self._announced else self._file(number)
+
     def _file(self, number: int) -> Outgoing:
         file = self._files.get(number)
         if file is None:
@@ -227,6 +237,8 @@ class Sender:
         return file
 
     def _need(self, message: m.Need, body: bytes) -> None:
+        for number in message.files:
+            self._answered(self._file(number))
         if body:
             if len(message.files) != 1:
                 raise ProtocolError("the peer sent leaf hashes for more than one file at once")
@@ -242,6 +254,12 @@ class Sender:
         for file in wanted:
             if file.size > PACK_FILE or file.entry.type == "stream":
                 self._begin(file, Mode.WHOLE)
+
+    def _answered(self, file: Outgoing) -> None:
+        with self._condition:
+            if not file.answered:
+                file.answered = True
+                self._unanswered_bytes -= file.entry.size
 
     def _begin(self, file: Outgoing, mode: Mode) -> None:
         if file.pending or file.ended:
@@ -335,7 +353,9 @@ class Sender:
             reader.settled(leaf)
 
     def _resend(self, message: m.Resend) -> None:
-        file = self._file(message.file)
+        file = self._unless_settled(message.file)
+        if file is None:
+            return
         leaves = indexes_of(message.leaves, max(file.leaves, 1))
         file.resends += len(leaves)
         log.warning(
@@ -364,7 +384,9 @@ class Sender:
             self._settle(number, unchanged=True)
 
     def _settle(self, number: int, *, unchanged: bool) -> None:
-        file = self._file(number)
+        file = self._unless_settled(number)
+        if file is None:
+            return
         is_file = file.entry.type != "dir"
         self._tally.add("files_sent", is_file and not unchanged)
         self._forget(file)
@@ -372,11 +394,14 @@ class Sender:
             files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
         )
 
-    def _settle_failed(self, file: Outgoing, reason: str) -> None:
+    def _settle_failed(self, file: Outgoing | None, reason: str) -> None:
+        if file is None:
+            return
         self._failed(reason)
         self._forget(file)
 
     def _forget(self, file: Outgoing) -> None:
+        self._answered(file)
         with file.lock:
             reader, file.reader = file.reader, None
         if reader is not None:
@@ -392,13 +417,15 @@ class Sender:
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
-    def run_stream(self, number: int, channel: Channel) -> None:
+    def run_stream(self, number: int, channel: Channel, confirm: Callable[[], None] | None = None) -> None:
         """Carries tasks over one data connection until the transfer ends or the connection breaks.
 
+        `confirm` waits until the peer has taken the connection for what it is; the first task does not wait for it.
         Raises UnreachableError or TimeoutExpired when it breaks; what it carried goes again on another one.
         """
         with self._condition:
             self._channels[number] = channel
+        channel.link.limit_queue(self._least_leaf // 2)
         try:
             while not self._is_surplus():
                 task = self._work.next(self._idle_seconds)
@@ -411,6 +438,9 @@ class Sender:
                     self._work.put_back(task)
                     raise UnreachableError("the peer has given this stream up")
                 self._perform(task, number, channel)
+                if confirm is not None:
+                    confirm()
+                    confirm = None
             channel.send(m.Bye())
         finally:
             with self._condition:
@@ -568,10 +598,12 @@ class Sender:
         if file.changed:
             with file.lock:
                 file.changed.sort()
-                file.segment, file.changed = file.changed[:SEGMENT], file.changed[SEGMENT:]
+                leaves = MAX_INDEXED // file.leaf_size
+                file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
+                chunks = chunks and file.base_size <= MAX_CHUNKED
             self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
             return
         try:
@@ -582,7 +614,7 @@ class Sender:
         root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
         file.ended = True
         runs = runs_of(sorted(file.unchanged))
-        pieces = [runs[at : at + 8192] for at in range(0, len(runs), 8192)] or [[]]
+        pieces = [runs[at : at + m.MAX_RUNS] for at in range(0, len(runs), m.MAX_RUNS)] or [[]]
         for piece in pieces[:-1]:
             self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
         self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,12 +20,15 @@ from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
-from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Heartbeat, shutdown_later
+from dwcp.transfer.sender import ENTRY_BYTES, Sender
+from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import STAGING, check_relative, display
+
+OVERTAKEN = 5.0
+"""Seconds that a data connection may be ahead of the control connection: some retransmissions of a lost segment."""
 
 log = structlog.get_logger()
 
@@ -45,6 +50,7 @@ class ServedSession:
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
         self._claimed: set[int] = set()
+        self._joined = 0
         self._idle = threading.Condition(self._lock)
 
     @property
@@ -60,11 +66,27 @@ class ServedSession:
         return self._channel.link.round_trip_seconds()
 
     def claim(self, stream: int) -> bool:
-        """False for a stream number that was used before."""
+        """False for a stream number that was used before, or where no transfer begins on the session; it may have
+        overtaken its transfer's OPEN on the way, so a while is waited for that. Where true, `release` it in the end.
+
+        Raises RefusedError when there are too many streams.
+        """
         with self._lock:
-            new = stream not in self._claimed
+            if self._joined >= m.MAX_STREAMS:
+                raise RefusedError(f"a session has at most {m.MAX_STREAMS} data connections at one time")
+            if stream in self._claimed:
+                return False
             self._claimed.add(stream)
-            return new and self._engine is not None
+            self._joined += 1
+            self._idle.wait_for(lambda: self._engine is not None or self.ended.is_set(), OVERTAKEN)
+            joins = self._engine is not None
+            self._joined -= not joins
+            return joins
+
+    def release(self) -> None:
+        """A stream that was claimed has ended."""
+        with self._lock:
+            self._joined -= 1
 
     def interrupt(self, why: str) -> None:
         """Ends the transfer, if there is one, and the session."""
@@ -134,8 +156,11 @@ class ServedSession:
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
             self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+            self._drain()
             return
-        self._engine = engine
+        with self._lock:
+            self._engine = engine
+            self._idle.notify_all()
         meter.add(self._channel.link)
 
         def read(status: TransferStatus) -> TransferStatus:
@@ -159,6 +184,16 @@ class ServedSession:
             meter.remove(self._channel.link)
             board.end(request.transfer, state, text)
             log.info("transfer ended", transfer=request.transfer, state=state, reason=text)
+
+    def _drain(self) -> None:
+        """Reads what the peer sent before it could know that it is refused: a connection that is closed over unread
+        bytes is reset, and a reset takes the answer with it (RFC 9293, 3.10.4)."""
+        self._channel.link.set_read_timeout(PARTING)
+        deadline = time.monotonic() + PARTING
+        with contextlib.suppress(EOFError, DwcpError):
+            # it has been told; how it leaves is its own affair
+            while time.monotonic() < deadline:
+                self._channel.receive()
 
     def _control(self, engine: Sender | Receiver) -> None:
         while True:
@@ -220,6 +255,7 @@ class ServedSession:
                 checksum=request.checksum,
                 delete=request.delete,
                 delta=request.delta and self._node.config.compression.enable_delta_encoding,
+                least_leaf=1 << request.leaf_log,
                 pool=self._node.pool,
                 tally=self._node.tally,
             )
@@ -238,6 +274,7 @@ class ServedSession:
             TreeSource(root, target),
             self._channel,
             checksum=request.checksum,
+            least_leaf=1 << request.leaf_log,
             compression=Compression.of(self._node.config),
             pool=self._node.pool,
             tally=self._node.tally,
@@ -262,11 +299,13 @@ class ServedSession:
 
     def _list(self, path: bytes) -> None:
         batch: list[m.ListEntry] = []
+        size = 0
         for entry in self._listing(path):
             batch.append(entry)
-            if len(batch) == m.MAX_ENTRIES:
+            size += len(entry.name) + len(entry.link) + 64
+            if len(batch) == m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._channel.send(m.Listing(entries=batch, more=True))
-                batch = []
+                batch, size = [], 0
         self._channel.send(m.Listing(entries=batch))
 
     def _listing(self, path: bytes) -> Iterator[m.ListEntry]:

@@ -230,9 +230,12 @@ class TransportServer:
             session = self._sessions.get(join.session)
         if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
             raise AuthenticationError("a data connection does not belong to any session here")
-        self._admitted(sock, channel)
-        channel.send(m.Joined())
-        session.run_stream(join.stream, channel)
+        try:
+            self._admitted(sock, channel)
+            channel.send(m.Joined())
+            session.run_stream(join.stream, channel)
+        finally:
+            session.release()
 
     def _supersede(self, new: ServedSession) -> None:
         """A peer that begins a transfer anew has given up the one before: that one makes room."""

@@ -53,6 +53,22 @@ class Heartbeat:
                 return
 
 
+class Standby:
+    """A proved session that nobody uses yet: it says signs of life until somebody takes it over."""
+
+    def __init__(self, session: Dialled, read_timeout: float) -> None:
+        self.channel = session.channel
+        self._session: Dialled | None = session
+        self._heartbeat = Heartbeat(session.channel, read_timeout)
+        self._heartbeat.__enter__()
+
+    def take(self) -> Dialled | None:
+        """The session, for its only user; None when it was taken before."""
+        session, self._session = self._session, None
+        self._heartbeat.__exit__()
+        return session
+
+
 def shutdown_later(link: Link) -> None:
     """Ends a connection whose peer has just been told why and should end it; at once would destroy the message."""
     timer = threading.Timer(PARTING, link.shutdown)
@@ -69,6 +85,8 @@ class Dialled:
     peer_key: bytes
     effective: Effective
     node_name: str
+    features: frozenset[str]
+    """What the peer can do beyond what every peer can."""
 
 
 def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
@@ -93,24 +111,29 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
         link.close()
         raise
     channel.max_body = MAX_BODY
-    return Dialled(channel, welcome, reply.key, effective, reply.node)
+    return Dialled(channel, welcome, reply.key, effective, reply.node, frozenset(reply.features))
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
-    """A further connection of a session. Raises as `dial_session`."""
+    """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
     link, _ = dial(address, node.link_settings())
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
         _check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
-        _expect(channel, m.Joined)
-    except EOFError as error:
-        link.close()
-        raise ProtocolError(f"{address} closed a data connection during the handshake") from error
     except DwcpError:
         link.close()
         raise
     return channel
+
+
+def confirm_stream(channel: Channel) -> None:
+    """Waits for the peer's word on a connection that joined a session. Raises as `dial_session`."""
+    try:
+        _expect(channel, m.Joined)
+    except EOFError as error:
+        description = channel.link.description
+        raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
 
 
 def respond(node: Node, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome) -> str:

@@ -13,7 +13,7 @@ from dwcp.errors import StorageError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.files.scan import Found, Problem, scan
 from dwcp.hde.hashes import MIN_LEAF
-from dwcp.wire.messages import Entry
+from dwcp.wire.messages import MAX_FILE, Entry
 from dwcp.wire.paths import display
 
 STREAM_WINDOW = 64
@@ -65,6 +65,9 @@ class TreeSource:
         """Raises NotFoundError, RefusedError or StorageError when the start itself cannot be read."""
         first_names: dict[tuple[int, int], bytes] = {}
         for found in scan(self._root, self._start, problem):
+            if found.stat.st_size > MAX_FILE:
+                problem(StorageError(f"{display(found.path)} is left out: files beyond {MAX_FILE} bytes are not sent"))
+                continue
             entry = self._entry(found, first_names)
             if entry is None:
                 problem(StorageError(f"{display(found.path)} is left out: sockets, FIFOs and devices are not sent"))

@@ -42,6 +42,7 @@ class Outgoing:
     id: int
     entry: Entry
     hash_size: int
+    least_leaf: int = MIN_LEAF
     lock: threading.Lock = field(default_factory=threading.Lock)
     reader: Reader | None = None
     size: int = 0
@@ -64,6 +65,8 @@ class Outgoing:
     """No further task will be added to the present phase; false while a stream is still being read."""
     ended: bool = False
     """FILE_END was sent."""
+    answered: bool = False
+    """The receiver has said what it needs of it."""
     unacked: dict[int, int] = field(default_factory=dict)
     """Leaf (or PACKED) to the stream that carried it last."""
     settled_bytes: int = 0
@@ -71,12 +74,12 @@ class Outgoing:
 
     def __post_init__(self) -> None:
         self.size = self.entry.size
-        self.leaves = leaf_count(self.size)
+        self.leaves = leaf_count(self.size, self.least_leaf)
         self.hashes = bytearray(self.leaves * self.hash_size) if self.size > PACK_FILE else bytearray()
 
     @property
     def leaf_size(self) -> int:
-        return MIN_LEAF if self.entry.type == "stream" else leaf_size(self.size)
+        return MIN_LEAF if self.entry.type == "stream" else leaf_size(self.size, self.least_leaf)
 
     def leaf_bytes(self, leaf: int) -> int:
         return min(self.leaf_size, self.size - leaf * self.leaf_size)

@@ -31,7 +31,7 @@ from dwcp.errors import ProtocolError
 MAGIC = b"DW"
 PREFIX_SIZE = 40
 MAX_HEAD = 256 * 1024
-"""The largest head in use is a pack's list of files, under 200 KB for MAX_PACK_FILES of them with long hashes."""
+"""The largest head in use is a DONE with two full lists of runs, under 200 KB."""
 MAX_BODY = 32 * 1024 * 1024
 """The largest body in use is a leaf hash list of the largest file, 2**20 leaves of 32 bytes."""
 MAX_BODY_BEFORE_WELCOME = 0

@@ -31,7 +31,7 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-FEATURES: tuple[str, ...] = ("delta", "blake3")
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
 
 Sign = Callable[[bytes], bytes]
 Trust = Callable[[str], str | None]

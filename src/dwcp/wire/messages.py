@@ -24,14 +24,21 @@ Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 Run: TypeAlias = tuple[Index, Index]
-Runs: TypeAlias = Annotated[list[Run], Meta(max_length=8192)]
+MAX_RUNS = 8192
+"""Of [first, count] pairs in one list: two such lists still fit a head."""
+Runs: TypeAlias = Annotated[list[Run], Meta(max_length=MAX_RUNS)]
 
+MAX_FILE = 2**44
+"""16 TiB: 2**20 leaves of the largest size, so that the digests of a file fit one body."""
+MAX_STREAMS = 1024
+"""Data connections of a session at one time, what `transport.max_streams` may be set to: each costs a thread."""
 MAX_ENTRIES = 512
 """Files announced in one ENTRIES, or listed in one LISTING."""
 MAX_ENTRIES_SIZE = 1024 * 1024
@@ -141,7 +148,7 @@ class ListEntry(Struct, array_like=True, frozen=True):
     name: Annotated[bytes, Meta(max_length=4096)]
     type: Name
     size: Count
-    mtime_ns: int
+    mtime_ns: Time
     mode: Index
     link: PathBytes
 
@@ -164,6 +171,8 @@ class Open(Message):
     delete: bool = False
     checksum: Annotated[str, Meta(pattern="^(xxh3|blake3)$")] = "xxh3"
     delta: bool = True
+    leaf_log: Annotated[int, Meta(ge=17, le=24)] = 20
+    """Binary logarithm of the least leaf size: small where a leaf would keep one of many slow streams busy for long."""
 
 
 class Opened(Message):
@@ -179,8 +188,8 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     path: PathBytes
     type: Annotated[str, Meta(pattern="^(file|dir|symlink|hardlink|stream)$")]
     mode: Index = 0
-    mtime_ns: int = 0
-    size: Count = 0
+    mtime_ns: Time = 0
+    size: Annotated[int, Meta(ge=0, le=MAX_FILE)] = 0
     link: PathBytes = b""
     """Target of a symlink; path of the first name of a hardlink."""
 

@@ -41,6 +41,16 @@ def check_relative(path: bytes) -> tuple[bytes, ...]:
     return parts
 
 
+def check_link(target: bytes) -> bytes:
+    """The target of a symlink as it is: it may lead anywhere, since nothing here follows it.
+
+    Raises RefusedError for what no symlink can hold.
+    """
+    if not target or len(target) >= MAX_PATH or b"\0" in target:
+        raise RefusedError(f"a symlink to {display(target[:MAX_NAME])} is refused: its target cannot exist")
+    return target
+
+
 def display(path: bytes) -> str:
     """A path for people: quoted, with whatever is not printable UTF-8 escaped."""
     return ascii(os.fsdecode(path)) if not _printable(path) else "'" + path.decode() + "'"
