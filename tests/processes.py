@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,28 @@ from typing import Any
 import yaml
 
 DEADLINE = 30.0
+OWN_NETWORK = (
+    "unshare",
+    "--net",
+    "--mount",
+    "sh",
+    "-c",
+    'ip link set lo up && ip addr add 10.9.0.1/32 dev lo && mount -t tmpfs tmpfs /var/lib && exec "$@"',
+    "sh",
+)
+"""A prefix: all ports are free, 10.9.0.1 is an address that is not loopback, /var/lib is empty."""
+
+
+def no_own_network() -> str:
+    """Why the prefix above cannot be used here; empty where it can."""
+    if os.geteuid() != 0:
+        return "needs root, for a network namespace of its own"
+    try:
+        subprocess.run(["curl", "--version"], capture_output=True, check=True)
+        subprocess.run([*OWN_NETWORK, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"needs network and mount namespaces, ip and curl: {error}"
+    return ""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -24,7 +47,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def run_dwcp(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """`dwcp ARGUMENTS` to its end, output captured."""
+    """`dwcp ARGUMENTS` to its end, output captured. Options as of subprocess.run, and `prefix` as of Daemon."""
     return _run("dwcp.cli", *arguments, **options)
 
 
@@ -33,7 +56,9 @@ def run_manager(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
     return _run("dwcp.manager.daemon", *arguments, **options)
 
 
-def _run(module: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[Any]:
+def _run(
+    module: str, *arguments: str | Path, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[Any]:
     settings: dict[str, Any] = {
         "capture_output": True,
         "text": True,
@@ -41,7 +66,7 @@ def _run(module: str, *arguments: str | Path, **options: Any) -> subprocess.Comp
         "check": False,
         "env": clean_environment(),
     }
-    return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], **{**settings, **options})
+    return subprocess.run([*prefix, sys.executable, "-m", module, *map(str, arguments)], **{**settings, **options})
 
 
 def free_ports(count: int) -> list[int]:
@@ -56,7 +81,7 @@ class Daemon:
     """`with Daemon(directory, settings) as daemon:` is a manager that has said READY=1; it is stopped at the end.
 
     `settings` go over a configuration with free ports and a state directory below `directory`, unless `files` are
-    given. Output goes to `directory`/log.
+    given. Output goes to `directory`/log. `prefix`: a command that ends in exec, like unshare(1), to run it under.
     """
 
     def __init__(
@@ -66,6 +91,7 @@ class Daemon:
         *,
         files: list[Path] | None = None,
         environment: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.state_dir = directory / "state"
@@ -73,6 +99,7 @@ class Daemon:
         self.config_file = directory / "config.yaml"
         self.log_file = directory / "log"
         self.files = files or [self.config_file]
+        self._prefix = list(prefix)
         self._notify: socket.socket | None = None
         self._environment = clean_environment(NOTIFY_SOCKET=str(directory / "notify"), **(environment or {}))
         self.process: subprocess.Popen[bytes] | None = None
@@ -99,7 +126,7 @@ class Daemon:
         arguments = [part for file in self.files for part in ("--config", str(file))]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dwcp.manager.daemon", *arguments],
+                [*self._prefix, sys.executable, "-m", "dwcp.manager.daemon", *arguments],
                 stdout=log,
                 stderr=log,
                 env=self._environment,

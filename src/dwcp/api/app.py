@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dwcp.api.routes import ENDPOINTS, Endpoint, Json, openapi
-from dwcp.errors import DwcpError, NotFoundError
+from dwcp.errors import DwcpError, NotFoundError, UsageError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
@@ -33,8 +33,12 @@ def create_app(
     """`token`: what a request that changes something has to carry; None on a loopback listener, where no token is
     asked but the request must come from this machine's own name, not from another site's page."""
 
-    def route(endpoint: Endpoint) -> Route:
+    def route(path: str, endpoints: list[Endpoint]) -> Route:
+        """One for each path, so that the answer to a wrong method names all right ones."""
+        by_method = {endpoint.method: endpoint for endpoint in endpoints}
+
         async def answer(request: Request) -> Response:
+            endpoint = by_method["GET" if request.method == "HEAD" else request.method]
             with http_metrics.measure(endpoint.method, endpoint.path) as measured:
                 refusal = _refusal(request, token) if endpoint.changes_state else None
                 response = refusal or await _handled(lambda: endpoint.handler(view, request))
@@ -42,7 +46,7 @@ def create_app(
             response.headers.update(_HEADERS)
             return response
 
-        return Route(endpoint.path, answer, methods=[endpoint.method])
+        return Route(path, answer, methods=list(by_method))
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -61,8 +65,15 @@ def create_app(
         code = {404: "not-found", 405: "usage"}.get(status, "fatal")
         return Json({"code": code, "message": text}, status, headers={**headers, **_HEADERS})
 
-    routes = [*map(route, ENDPOINTS), Route("/metrics", metrics), Route("/openapi.json", document)]
-    return Starlette(routes=routes, exception_handlers={HTTPException: http_error, 500: http_error})
+    paths: dict[str, list[Endpoint]] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, []).append(endpoint)
+    routes = [route(path, endpoints) for path, endpoints in paths.items()]
+    routes += [Route("/metrics", metrics), Route("/openapi.json", document)]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, 500: http_error})
+    # a redirect would carry whatever name the client called us by, and no JSON
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
@@ -70,6 +81,8 @@ async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
         return await call()
     except NotFoundError as error:
         return Json({"code": error.code, "message": str(error)}, 404)
+    except UsageError as error:
+        return Json({"code": error.code, "message": str(error)}, 400)
     except DwcpError as error:
         return Json({"code": error.code, "message": str(error)}, 409)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import NodeHealth, Status
 from dwcp.transfer.board import State, TransferStatus
+from dwcp.transfer.counters import TransportCounters
 
 Handler = Callable[[NodeView, Request], Awaitable[Response]]
 
@@ -114,6 +116,8 @@ async def _reset(view: NodeView, request: Request) -> Response:
 
 async def _transfers(view: NodeView, request: Request) -> Response:
     wanted = request.query_params.get("state")
+    if wanted is not None and wanted not in list(State):
+        raise UsageError(f"no transfer is ever {wanted!r}; state is one of {', '.join(State)}")
     transfers = [*view.board.live(), *view.board.recent()]
     return Json([transfer_document(status) for status in transfers if wanted in (None, status.state)])
 
@@ -157,6 +161,8 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 _PROBLEM = _obj(code="string", message="string")
 _TRANSFER = _obj(
     id="string",
@@ -181,13 +187,13 @@ _HEALTH = _obj(
     status={"enum": list(Status)},
     version="string",
     enabled="boolean",
-    components="object",
+    components=_STRINGS,
     uptime_seconds="integer",
     components_healthy="boolean",
     unhealthy_components={"type": "array", "items": {"type": "string"}},
     recovery_in_progress="boolean",
     circuit_breaker={"enum": ["closed", "half-open", "open"]},
-    reasons="object",
+    reasons=_STRINGS,
     error="string",
 )
 _BREAKER = _obj(
@@ -197,6 +203,23 @@ _BREAKER = _obj(
     trips="integer",
     reason="string",
     retry_at_seconds="number",
+)
+_EXPORT = _obj(path="string", read_only="boolean")
+_PEER = _obj(
+    address={"type": ["string", "null"]}, fingerprint="string", latency_milliseconds={"type": ["number", "null"]}
+)
+_STATUS = _obj(
+    node="string",
+    fingerprint="string",
+    addresses=_STRINGS,
+    exports={"type": "object", "additionalProperties": _EXPORT},
+    peers={"type": "object", "additionalProperties": _PEER},
+    sockets=_STRINGS,
+    warnings={"type": "array", "items": {"type": "string"}},
+    transport=_obj(
+        latency_seconds=_NUMBERS,
+        **{item.name: "integer" for item in fields(TransportCounters) if item.name != "latency_seconds"},
+    ),
 )
 
 ENDPOINTS = (
@@ -234,7 +257,8 @@ ENDPOINTS = (
         _transfers,
         "Running transfers, and the newest of those that ended",
         {"type": "array", "items": _TRANSFER},
-        query={"state": "running, done, failed or cancelled"},
+        {400: "no such state"},
+        {"state": "running, done, failed or cancelled"},
     ),
     Endpoint("GET", "/transfers/{id}", _transfer, "One transfer", _TRANSFER, {404: "no such transfer"}),
     Endpoint(
@@ -253,7 +277,7 @@ ENDPOINTS = (
         _obj(id="string", state="string"),
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
-    Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _obj(node="string")),
+    Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
 )
 
 
@@ -283,7 +307,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     usual = {} if 202 in endpoint.statuses else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
-        problem = status in (401, 403, 404)
+        problem = status in (400, 401, 403, 404)
         schema = {"$ref": "#/components/schemas/Problem"} if problem else endpoint.schema
         responses[str(status)] = {"description": meaning, "content": {"application/json": {"schema": schema}}}
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dwcp.errors import NotFoundError
 from dwcp.testing.lab import lab_down, lab_status, lab_up
 
 
@@ -15,7 +16,7 @@ def lab() -> None:
 
 
 @lab.command()
-@click.option("--nodes", type=click.IntRange(1, 64), default=2, show_default=True, help="How many.")
+@click.option("--nodes", type=click.IntRange(1, 64), default=2, show_default=True, help="How many nodes.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where they keep everything.")
 def up(nodes: int, directory: Path) -> None:
     """Start nodes on loopback with free ports. Their configuration files are there to be read and changed."""
@@ -41,11 +42,14 @@ def down(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def status(directory: Path) -> None:
     """Show which nodes of a lab run."""
-    for name, running in lab_status(directory).items():
+    nodes = lab_status(directory)
+    if not nodes:
+        raise NotFoundError(f"no lab was ever in {directory}; start one with `dwcp lab up --dir {directory}`")
+    for name, running in nodes.items():
         click.echo(f"{name}: {'running' if running else 'stopped'}")
 
 
-@lab.command()
+@lab.command(short_help="Ship a real tree twice, once changed, and compare.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where the lab goes.")
 @click.option("--keep", is_flag=True, help="Leave the nodes running, and say where.")
 def demo(directory: Path, keep: bool) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from dwcp.cli.failure import fail
-from dwcp.errors import DwcpError
+from dwcp.errors import DwcpError, Interrupted, StorageError
 
 _COMMANDS = {
     "send": "dwcp.cli.transfer:send",
@@ -45,11 +46,26 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_SUMMARIES.items()))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            # nothing more can be written to an output that is full
+            sys.stdout = None
+            what = f"cannot use {error.filename!r}" if error.filename else "cannot write the output"
+            fail(StorageError(f"{what}: {error.strerror or error}"))
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                # here, where a failure can still be told
+                sys.stdout.flush()
+            return result
         except DwcpError as error:
             fail(error)
+        except KeyboardInterrupt:
+            fail(Interrupted("interrupted"))
         except BrokenPipeError:
             # whoever read our output has seen enough
             sys.stdout = None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dwcp import logs
 from dwcp.config import Config, default_files, load_config, parse_overrides
 from dwcp.errors import UsageError
 
@@ -31,8 +32,12 @@ def configured(command: F) -> F:
 
 
 def load(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
-    """Raises ConfigError."""
-    return load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
+    """The configuration, and logging as a command wants it: for people, and nothing that is not a warning. Raises
+    ConfigError."""
+    config = load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
+    level, form = config.node.log_level, config.node.log_format
+    logs.configure("warning" if level == "info" else level, "console" if form == "auto" else form)
+    return config
 
 
 def split_remote(text: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import stat
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 
 from dwcp.cli.options import configured, load, split_remote
+from dwcp.cli.running import run
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.client import RemoteEntry, connect
 
@@ -31,7 +31,7 @@ def ls(target: str, as_json: bool, files: tuple[Path, ...], overrides: tuple[str
         async with connect(peer, config=config) as connected:
             return await connected.ls(path)
 
-    for entry in asyncio.run(listing()):
+    for entry in run(listing()):
         click.echo(json.dumps(asdict(entry)) if as_json else _line(entry))
 
 
@@ -46,7 +46,7 @@ def _line(entry: RemoteEntry) -> str:
 
 @click.command()
 @click.argument("peer")
-@click.option("-c", "--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many.")
+@click.option("-c", "--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many round trips.")
 @configured
 def ping(peer: str, count: int, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Measure the round trip to PEER on a proved session."""
@@ -56,7 +56,7 @@ def ping(peer: str, count: int, files: tuple[Path, ...], overrides: tuple[str, .
         async with connect(peer, config=config) as connected:
             return connected.address, [await connected.ping() for _ in range(count)]
 
-    address, seconds = asyncio.run(measure())
+    address, seconds = run(measure())
     times = ", ".join(f"{value * 1000:.2f}" for value in seconds)
     click.echo(f"{peer} ({address}): {times} ms, median {sorted(seconds)[len(seconds) // 2] * 1000:.2f} ms")
 

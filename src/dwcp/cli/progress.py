@@ -11,22 +11,26 @@ from typing import IO, Any
 import click
 
 from dwcp.errors import DwcpError
-from dwcp.transfer.board import TransferStatus
+from dwcp.transfer.board import Role, TransferStatus
 from dwcp.transfer.outbound import TransferResult
 from dwcp.units import format_duration, format_rate, format_size
 
 LINE_EVERY = 5.0
 """Seconds between lines where there is no terminal: a log stays readable."""
 JSON_EVERY = 1.0
+WIDE = 132
+"""Columns of a terminal that has room for everything beside the bar."""
 
 
 class Reporter:
     """Says nothing; the others override what they tell. `progress` is called from another thread."""
 
-    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+    def __init__(self, source: str, target: str, out: IO[str] | None) -> None:
+        """`out`: None where it is closed."""
         self.source = source
         self.target = target
         self.out = out
+        self._silent = False
 
     def __enter__(self) -> Reporter:
         return self
@@ -35,6 +39,22 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the terminal as it was."""
+
+    def tell(self, line: str) -> None:
+        """Goes silent, once it has said why, when the line cannot be written: the transfer matters more."""
+        if self._silent:
+            return
+        try:
+            click.echo(line, file=self.out)
+            if self.out is not None:
+                self.out.flush()
+        except OSError as error:
+            self._silent = True
+            if self.out is sys.stdout:
+                # or the interpreter fails to flush it in the end
+                sys.stdout = None
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"dwcp: reports cannot be written: {error.strerror}", err=True)
 
     def start(self) -> None:
         """The peer has proved who it is."""
@@ -53,19 +73,19 @@ class Reporter:
 
 
 class LineReporter(Reporter):
-    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+    def __init__(self, source: str, target: str, out: IO[str] | None) -> None:
         super().__init__(source, target, out)
         self._last = time.monotonic()
 
     def progress(self, status: TransferStatus) -> None:
         if time.monotonic() - self._last >= LINE_EVERY:
             self._last = time.monotonic()
-            click.echo(describe(status), file=self.out)
+            self.tell(describe(status))
 
     def done(self, result: TransferResult) -> None:
         for warning in result.warnings:
             click.echo(f"warning: {warning}", err=True)
-        click.echo(f"{self.source} -> {self.target}: {summary(result)}", file=self.out)
+        self.tell(f"{self.source} -> {self.target}: {summary(result)}")
 
     def failed_file(self, line: str) -> None:
         click.echo(f"failed: {line}", err=True)
@@ -74,13 +94,15 @@ class LineReporter(Reporter):
 class BarReporter(LineReporter):
     """Rich, loaded only here."""
 
-    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+    def __init__(self, source: str, target: str, out: IO[str] | None) -> None:
         super().__init__(source, target, out)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self._bar = Progress(*columns, console=Console(file=out), transient=True)
+        console = Console(file=out)
+        self._tell = describe if console.width >= WIDE else brief
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=console, transient=True, expand=True)
         self._task = self._bar.add_task("connecting", total=None, text="")
 
     def __enter__(self) -> Reporter:
@@ -97,8 +119,9 @@ class BarReporter(LineReporter):
 
     def progress(self, status: TransferStatus) -> None:
         total = status.bytes_total or None
+        what = "sending" if status.role is Role.SEND else "receiving"
         self._bar.update(
-            self._task, description="sending", completed=status.bytes_done, total=total, text=describe(status)
+            self._task, description=what, completed=status.bytes_done, total=total, text=self._tell(status)
         )
 
     def done(self, result: TransferResult) -> None:
@@ -107,13 +130,12 @@ class BarReporter(LineReporter):
 
 
 class JsonReporter(Reporter):
-    def __init__(self, source: str, target: str, out: IO[str]) -> None:
+    def __init__(self, source: str, target: str, out: IO[str] | None) -> None:
         super().__init__(source, target, out)
         self._last = time.monotonic()
 
     def _event(self, event: str, **fields: Any) -> None:
-        click.echo(json.dumps({"event": event, **fields}), file=self.out)
-        self.out.flush()
+        self.tell(json.dumps({"event": event, **fields}, separators=(",", ":")))
 
     def start(self) -> None:
         self._event("start", source=self.source, target=self.target)
@@ -164,7 +186,7 @@ def make_reporter(source: str, target: str, *, as_json: bool, quiet: bool, to_st
         return JsonReporter(source, target, out)
     if quiet:
         return Reporter(source, target, out)
-    if sys.stderr.isatty() and out.isatty():
+    if out is not None and out.isatty():
         return BarReporter(source, target, out)
     return LineReporter(source, target, out)
 
@@ -178,6 +200,19 @@ def describe(status: TransferStatus) -> str:
         format_rate(status.rate),
         f"ratio {status.ratio:.2f}",
         f"{status.streams} streams",
+    ]
+    if eta is not None and status.bytes_done < status.bytes_total:
+        parts.append(f"{format_duration(float(round(eta)))} left")
+    return ", ".join(parts)
+
+
+def brief(status: TransferStatus) -> str:
+    """What a terminal of 80 columns has room for beside a bar."""
+    eta = status.eta_seconds
+    parts = [
+        f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}",
+        format_rate(status.rate),
+        f"ratio {status.ratio:.1f}",
     ]
     if eta is not None and status.bytes_done < status.bytes_total:
         parts.append(f"{format_duration(float(round(eta)))} left")

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import click
 
-from dwcp import logs
 from dwcp.cli.failure import fail
 from dwcp.cli.options import configured, load, split_remote
 from dwcp.cli.progress import Reporter, make_reporter
+from dwcp.cli.running import run
 from dwcp.config import Config
-from dwcp.errors import DwcpError, Interrupted, PartialError
+from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
 from dwcp.transfer.client import Peer, connect
 from dwcp.transfer.outbound import TransferResult
 
 Checksum = Literal["xxh3", "blake3"]
+RESUMES = "run the same command again and it goes on where it was"
 Act = Callable[[Peer, Reporter], Awaitable[TransferResult]]
 
 
@@ -34,7 +32,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(["xxh3", "blake3"]),
                 default="xxh3",
                 show_default=True,
-                help="Hash by which every block and the whole are verified; blake3 also against intent.",
+                help="Hash by which every block and the whole are verified; blake3 also withstands forgery.",
             ),
             click.option("--json", "as_json", is_flag=True, help="Report in JSON lines on standard output."),
             click.option("-q", "--quiet", is_flag=True, help="Report nothing but errors."),
@@ -61,7 +59,7 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
       pg_dump db | dwcp send - node2:inbox/db.sql
     """
     peer, path = split_remote(target)
-    what: str | BinaryIO = sys.stdin.buffer if source == "-" else source
+    what: str | BinaryIO = _standard_input() if source == "-" else source
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.send(
@@ -83,7 +81,7 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
     single file to standard output once all of it is verified.
     """
     peer, path = split_remote(source)
-    where: str | BinaryIO = sys.stdout.buffer if target == "-" else target
+    where: str | BinaryIO = _standard_output() if target == "-" else target
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.get(
@@ -96,11 +94,25 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
     _run(load(files, overrides), peer, reporter, act)
 
 
+def _standard_input() -> BinaryIO:
+    """Raises UsageError."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; name a file to send")
+    # unbuffered: a buffer's lock, held by a thread that waits for input, would abort the interpreter when it ends
+    return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
+
+
+def _standard_output() -> BinaryIO:
+    """Raises UsageError."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; name a file to write")
+    return sys.stdout.buffer
+
+
 def _run(config: Config, peer: str, reporter: Reporter, act: Act) -> None:
-    logs.configure("warning" if config.node.log_level == "info" else config.node.log_level, config.node.log_format)
     try:
         with reporter:
-            result = asyncio.run(_until_signal(config, peer, reporter, act))
+            result = run(_transfer(config, peer, reporter, act), RESUMES)
             reporter.done(result)
     except PartialError as error:
         if isinstance(error.result, TransferResult):
@@ -111,18 +123,10 @@ def _run(config: Config, peer: str, reporter: Reporter, act: Act) -> None:
     except DwcpError as error:
         reporter.error(error)
         fail(error)
-
-
-async def _until_signal(config: Config, peer: str, reporter: Reporter, act: Act) -> TransferResult:
-    """The transfer, cancelled in good order by INT and TERM."""
-    task = asyncio.ensure_future(_transfer(config, peer, reporter, act))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        # by one of the signals above
-        return await task
-    raise Interrupted("interrupted; run the same command again and it goes on where it was")
+    except BrokenPipeError:
+        # reports are never the cause: a reporter goes silent when nobody reads it
+        sys.stdout = None
+        fail(StorageError("standard output was closed before all of the content was written"))
 
 
 async def _transfer(config: Config, peer: str, reporter: Reporter, act: Act) -> TransferResult:

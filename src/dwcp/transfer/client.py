@@ -81,6 +81,8 @@ class Peer:
             order_source: Source = _tree_source(path)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
         else:
+            if target.endswith("/") or "/" not in target:
+                raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
             order_source = StreamSource(source)
             remote = _remote_path(target, None)
         order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
@@ -249,6 +251,8 @@ def _tree_source(path: Path) -> TreeSource:
         raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
         return TreeSource(Root(path), ())
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        raise UsageError(f"{str(path)!r} is a device, FIFO or socket; what it yields can be sent as a stream")
     absolute = _absolute(path)
     return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),))
 

@@ -64,7 +64,8 @@ class TransportServer:
         self._listener = listener
         for target, name in ((self._accept, "dwcp-accept"), (self._reap, "dwcp-reap")):
             threading.Thread(target=target, args=(listener,), name=name, daemon=True).start()
-        log.info("transport listens", address=":".join(map(str, self.address)))
+        host, port = self.address
+        log.info("transport listens", address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def stop(self, grace_seconds: float) -> None:
         """Accepts no more, gives running transfers `grace_seconds` to end, then interrupts them: they resume later."""
