@@ -128,6 +128,8 @@ def test_a_damaged_head_is_a_message_or_a_protocol_error(message: m.Message, dat
         return
 
 
+FIELDS = ("versions", "node", "key", "file", "leaves", "files", "path", "ops", "errors", "code")
+
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8) | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -138,10 +140,7 @@ json_like = st.recursive(
 @few
 @given(
     st.sampled_from(sorted(m.MESSAGES)),
-    st.dictionaries(
-        st.sampled_from(["versions", "node", "key", "file", "leaves", "files", "path", "ops", "errors", "code"]),
-        json_like,
-    ),
+    st.dictionaries(st.sampled_from(FIELDS), json_like),
 )
 def test_heads_of_wrong_types_are_protocol_errors(kind: int, fields: dict[str, object]) -> None:
     try:
