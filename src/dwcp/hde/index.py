@@ -33,6 +33,8 @@ MIN_AVERAGE_CHUNK = 16 * 1024
 """12 bytes of index for every 16 KiB: 0.07% of the baseline."""
 CHUNKS_WANTED = 2**17
 """Chunks grow with the baseline so that an index stays near 1.5 MiB on the wire and 20 MiB in memory."""
+SPREAD = 4
+"""How much smaller or larger than the average a chunk may be; the last one may be smaller still."""
 WINDOW = 8 * 1024 * 1024
 """Bytes of a baseline held while it is cut."""
 
@@ -46,7 +48,7 @@ ReadAt = Callable[[int, int], Buffer]
 def chunking(base_size: int) -> FastCDC:
     """The cutter for a baseline of this size, the same at both ends."""
     average = average_chunk(base_size)
-    return FastCDC(avg_size=average, min_size=average // 4, max_size=average * 4)
+    return FastCDC(avg_size=average, min_size=average // SPREAD, max_size=average * SPREAD)
 
 
 def average_chunk(base_size: int) -> int:
@@ -103,13 +105,15 @@ class Index:
 
 
 def unpack_index(body: bytes, base_size: int) -> Index:
-    """Raises ProtocolError where the body is cut short or names content beyond the baseline."""
+    """Raises ProtocolError where the body is cut short, or names content or chunks that the baseline cannot have."""
     if len(body) < _COUNT.size:
         raise ProtocolError("an index of a baseline is empty")
     (count,) = _COUNT.unpack_from(body)
     chunks_at = _COUNT.size + 8 * count
     if len(body) < chunks_at or (len(body) - chunks_at) % _CHUNK.size:
         raise ProtocolError("an index of a baseline is cut short")
+    if (len(body) - chunks_at) // _CHUNK.size > base_size * SPREAD // average_chunk(base_size) + 1:
+        raise ProtocolError("an index of a baseline has smaller chunks than are cut")
     pages = array("Q", body[_COUNT.size : chunks_at])
     if sys.byteorder == "little":
         pages.byteswap()
