@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 
 _DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]i?)?B?", re.IGNORECASE)
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?(bit/s|bps|B/s)", re.IGNORECASE)
+_NUMBER = r"(\d{1,18}(?:\.\d+)?)"
+"""18 digits: what a 64-bit integer holds; a float of more becomes infinite one day."""
+# ASCII, for there are further letters that ignore case like K and s (the Kelvin sign, the long s)
+_DURATION_PART = re.compile(_NUMBER + r"(ns|us|µs|ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(_NUMBER + r"\s*([KMGTP]i?)?B?", re.IGNORECASE | re.ASCII)
+_RATE = re.compile(_NUMBER + r"\s*([KMGT]i?)?(bit/s|bps|B/s)", re.IGNORECASE | re.ASCII)
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40, "PI": 2**50}
 

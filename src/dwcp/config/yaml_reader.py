@@ -23,8 +23,10 @@ MAX_NODES = 20_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN = re.compile(
     r"(?P<null>~|null|Null|NULL|)|(?P<bool>yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)"
-    r"|(?P<int>[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F_]+|0b[01_]+)|(?P<float>[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?)"
+    r"|(?P<int>[-+]?(0|[1-9][0-9_]{0,63})|0x[0-9a-fA-F][0-9a-fA-F_]{0,63}|0b[01][01_]{0,63})"
+    r"|(?P<float>[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?)"
 )
+"""Integers of more digits than anything here can be stay text: Python refuses to convert very long ones."""
 _TRUE = {"yes", "true", "on"}
 
 KeyPath = tuple[str, ...]
@@ -152,7 +154,7 @@ def _compose(text: str, name: str) -> _Node | None:
 class _Builder:
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._nodes = 0
+        self._nodes = self._depth = 0
         self._problems: list[str] = []
 
     def build(self, root: _Node) -> None:
@@ -162,13 +164,18 @@ class _Builder:
 
     def _value(self, node: _Node, path: KeyPath) -> Any:
         self._nodes += 1
-        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+        # not the path's length, which a merge key does not add to
+        if self._nodes > MAX_NODES or self._depth > MAX_DEPTH:
             raise ConfigError([f"{_place(self._document.file, node.mark)}: too large once its aliases are followed"])
         if node.kind == "scalar":
             return scalar(node.text) if node.plain else node.text
-        if node.kind == "sequence":
-            return [self._value(item, (*path, str(number))) for number, item in enumerate(node.items)]
-        return self._mapping(node, path)
+        self._depth += 1
+        try:
+            if node.kind == "sequence":
+                return [self._value(item, (*path, str(number))) for number, item in enumerate(node.items)]
+            return self._mapping(node, path)
+        finally:
+            self._depth -= 1
 
     def _mapping(self, node: _Node, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -39,6 +39,8 @@ MAX_CHUNKED = MAX_AVERAGE_CHUNK * CHUNKS_WANTED
 """512 GiB: a larger baseline is compared by leaves and pages alone, because its chunks would not fit CHUNKS_WANTED."""
 MAX_INDEXED = 2 * 1024**3
 """Bytes of a baseline whose page hashes go into one BASE_INDEX: 4 MiB of them, which with the chunks fits a frame."""
+SPREAD = 4
+"""How much smaller or larger than the average a chunk may be; the last one may be smaller still."""
 WINDOW = 8 * 1024 * 1024
 """Bytes of a baseline held while it is cut."""
 
@@ -52,7 +54,7 @@ ReadAt = Callable[[int, int], Buffer]
 def chunking(base_size: int) -> FastCDC:
     """The cutter for a baseline of this size, the same at both ends."""
     average = average_chunk(base_size)
-    return FastCDC(avg_size=average, min_size=average // 4, max_size=average * 4)
+    return FastCDC(avg_size=average, min_size=average // SPREAD, max_size=average * SPREAD)
 
 
 def average_chunk(base_size: int) -> int:
@@ -109,13 +111,16 @@ class Index:
 
 
 def unpack_index(body: bytes, base_size: int) -> Index:
-    """Raises ProtocolError where the body is cut short or names content beyond the baseline."""
+    """Raises ProtocolError where the body is cut short, or names content or chunks that the baseline cannot have."""
     if len(body) < _COUNT.size:
         raise ProtocolError("an index of a baseline is empty")
     (count,) = _COUNT.unpack_from(body)
     chunks_at = _COUNT.size + 8 * count
     if len(body) < chunks_at or (len(body) - chunks_at) % _CHUNK.size:
         raise ProtocolError("an index of a baseline is cut short")
+    most = base_size * SPREAD // average_chunk(base_size) + 1 if base_size <= MAX_CHUNKED else 0
+    if (len(body) - chunks_at) // _CHUNK.size > most:
+        raise ProtocolError("an index of a baseline has smaller chunks than are cut")
     pages = array("Q", body[_COUNT.size : chunks_at])
     if sys.byteorder == "little":
         pages.byteswap()

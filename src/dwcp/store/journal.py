@@ -10,6 +10,7 @@ ordering of writes to be right. A damaged tail ends the journal where it begins.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -18,7 +19,6 @@ import xxhash
 
 MAGIC = b"DWCPJ001"
 _HEADER = struct.Struct(">8sII")
-MAX_HEADER = 64 * 1024
 
 
 class Journal:
@@ -30,28 +30,21 @@ class Journal:
 
     def begin(self, about: dict[str, str | int]) -> None:
         """Starts it anew. Raises OSError."""
-        text = json.dumps(about, sort_keys=True).encode()
         os.ftruncate(self._fd, 0)
-        os.write(self._fd, _HEADER.pack(MAGIC, len(text), _check(text)) + text)
+        _append(self._fd, _header(about))
 
     def add(self, leaf: int, digest: bytes) -> None:
         """Appends a record; one write, so threads need no lock (O_APPEND, write(2)). Raises OSError."""
         body = leaf.to_bytes(4, "big") + digest
-        os.write(self._fd, self._record.pack(leaf, digest, _check(body)))
+        _append(self._fd, self._record.pack(leaf, digest, _check(body)))
 
     def read(self, about: dict[str, str | int]) -> dict[int, bytes] | None:
         """Digest of each journalled leaf; None when this is no journal of the same thing. Raises OSError."""
-        raw = os.pread(self._fd, _HEADER.size, 0)
-        if len(raw) < _HEADER.size:
-            return None
-        magic, size, check = _HEADER.unpack(raw)
-        if magic != MAGIC or size > MAX_HEADER:
-            return None
-        text = os.pread(self._fd, size, _HEADER.size)
-        if len(text) != size or _check(text) != check or json.loads(text) != about:
+        header = _header(about)
+        if os.pread(self._fd, len(header), 0) != header:
             return None
         leaves: dict[int, bytes] = {}
-        at = _HEADER.size + size
+        at = len(header)
         while len(record := os.pread(self._fd, self._record.size, at)) == self._record.size:
             leaf, digest, check = self._record.unpack(record)
             if _check(record[:-4]) != check:
@@ -61,6 +54,17 @@ class Journal:
         # whatever follows the last good record would hide the records that are appended next
         os.ftruncate(self._fd, at)
         return leaves
+
+
+def _header(about: dict[str, str | int]) -> bytes:
+    text = json.dumps(about, sort_keys=True).encode()
+    return _HEADER.pack(MAGIC, len(text), _check(text)) + text
+
+
+def _append(fd: int, data: bytes) -> None:
+    """A write cut short by a full disk is an error at once: half a record would hide all that follow."""
+    if os.write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check(data: bytes) -> int:

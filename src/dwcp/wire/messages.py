@@ -357,6 +357,8 @@ MESSAGES: dict[int, type[Message]] = {
 
 _ENCODER = msgspec.msgpack.Encoder()
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the type: text that isn't UTF-8 has an error of its own."""
 _DECODERS = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in MESSAGES.items()}
 
 
@@ -372,7 +374,7 @@ def decode(kind: int, head: bytes) -> Message:
         raise ProtocolError(f"the peer sent a frame of unknown type {kind}")
     try:
         return decoder.decode(head)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _MALFORMED as error:
         name = MESSAGES[kind].__name__
         raise ProtocolError(f"the peer sent a malformed {name}: {error}") from error
 
@@ -386,7 +388,7 @@ def decode_entries(data: Buffer, count: int) -> list[Entry]:
     """Raises ProtocolError when they are malformed or not `count`."""
     try:
         entries = _ENTRIES.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise ProtocolError(f"the peer sent a malformed list of entries: {error}") from error
     if len(entries) != count:
         raise ProtocolError(f"the peer announced {count} entries and sent {len(entries)}")
