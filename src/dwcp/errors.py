@@ -129,6 +129,12 @@ class Interrupted(DwcpError):
     code = "interrupted"
 
 
+def fault(error: Exception) -> DwcpError:
+    """What to end with where something failed that nobody foresaw: this program is to blame, and says so."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return DwcpError(f"a fault of this program ({what}); its log has the traceback, please report it")
+
+
 def _by_code(cls: type[DwcpError]) -> dict[str, type[DwcpError]]:
     table = {cls.code: cls} if "code" in vars(cls) else {}
     for child in cls.__subclasses__():

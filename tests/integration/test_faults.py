@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dwcp.cli.demo import compare_trees
-from dwcp.errors import DwcpError, PartialError, StorageError, TemporaryError
+from dwcp.errors import DwcpError, IntegrityError, PartialError, ProtocolError, StorageError, TemporaryError
 from dwcp.links.tcp import TcpLink
 from dwcp.transfer.channel import Channel
 from dwcp.wire import frames
@@ -284,3 +284,56 @@ def test_an_export_that_is_gone_is_named(pair: Pair, tmp_path: Path) -> None:
     shutil.rmtree(pair.inbox)
     with pytest.raises(DwcpError, match="does not exist"):
         pair.send(tmp_path / "file", "inbox/file")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "dwcp.transfer.plan.Planner.plan",
+        "dwcp.transfer.commit.Committer._round",
+        "dwcp.transfer.receiver.Receiver._block",
+        "dwcp.transfer.sender.Sender._leaf",
+        "dwcp.transfer.source.TreeSource.entries",
+    ],
+)
+def test_a_fault_of_our_own_ends_the_transfer_at_both_ends(
+    pair: Pair, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_file(tmp_path / "file", 3_000_000)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(DwcpError, match="a fault of this program"):
+            pair.send(tmp_path / "file", "inbox/file")
+    wait_until(lambda: bool(pair.board.recent()), "the receiver ends it too")
+    pair.send(tmp_path / "file", "inbox/file")
+    assert (pair.inbox / "file").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_blocks_that_never_decode_are_not_sent_for_ever(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_file(tmp_path / "file", 2_000_000)
+
+    def refuse(*arguments: object) -> None:
+        raise ProtocolError("it does not decode")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dwcp.transfer.receiver.Receiver._decode", refuse)
+        with pytest.raises(IntegrityError, match="nothing arrived in between; the last: it does not decode"):
+            pair.send(tmp_path / "file", "inbox/file")
+
+
+def test_a_sender_that_serves_says_why_it_gives_up(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_file(pair.inbox / "file", 2_000_000)
+
+    def damaged(*arguments: object) -> None:
+        raise IntegrityError("damaged on the way, as always")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dwcp.transfer.receiver.Receiver._decode", damaged)
+        with pytest.raises(IntegrityError, match="blocks arrived damaged"):
+            pair.get("inbox/file", tmp_path / "file")

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, from_code
+from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, fault, from_code
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
@@ -134,6 +134,9 @@ class Receiver:
             self.tell_and_abort(error)
         except OSError as error:
             self.tell_and_abort(failure(error, "cannot work on", os.fsencode(self._root.path)))
+        except Exception as error:  # an executor would swallow it, and the transfer wait for ever
+            log.exception("a step of a transfer failed")
+            self.tell_and_abort(fault(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
         if not self.finished.is_set():
@@ -344,6 +347,9 @@ class Receiver:
             raise
         except DwcpError as error:
             self.tell_and_abort(error)
+        except Exception as error:  # what the stream carried would never be asked for again
+            log.exception("a stream failed", stream=number)
+            self.tell_and_abort(fault(error))
         finally:
             with self._lock:
                 self._active_streams -= 1

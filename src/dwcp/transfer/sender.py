@@ -22,6 +22,7 @@ from dwcp.errors import (
     ProtocolError,
     TemporaryError,
     UnreachableError,
+    fault,
     from_code,
 )
 from dwcp.hde import codecs, delta
@@ -44,7 +45,8 @@ MAX_UNSETTLED = 8192
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
 MAX_RESENDS = 64
-"""Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
+"""Damaged blocks of one file, or streams lost without anything arriving, before it is given up: the link, or the memory
+of one of the ends, is broken."""
 
 log = structlog.get_logger()
 
@@ -82,6 +84,8 @@ class Sender:
         self._unanswered_bytes = 0
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
+        self._fruitless = 0
+        self._settled_at_loss = -1
         self._scan_complete = True
         self.progress = Progress()
         self.finished = threading.Event()
@@ -131,6 +135,9 @@ class Sender:
             step()
         except DwcpError as error:
             self.tell_and_abort(error)
+        except Exception as error:  # the thread would end alone, and the transfer wait for ever
+            log.exception("a step of a transfer failed")
+            self.tell_and_abort(fault(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
         if not self.finished.is_set() and not isinstance(error, TemporaryError):
@@ -214,9 +221,7 @@ class Sender:
             case m.Error(file=number):
                 self._settle_failed(self._unless_settled(number or 0), message.message)
             case m.StreamLost():
-                log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
-                self._tally.add("frames_corrupt", "corrupted" in message.reason)
-                self.stream_lost(message.stream)
+                self._stream_lost_there(message)
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
@@ -376,6 +381,20 @@ class Sender:
         else:
             self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
 
+    def _stream_lost_there(self, message: m.StreamLost) -> None:
+        """Raises IntegrityError when the peer loses one stream after the other and nothing arrives in between: what we
+        send is then what breaks them."""
+        log.warning("the peer lost a stream", stream=message.stream, reason=message.reason)
+        self._tally.add("frames_corrupt", "corrupted" in message.reason)
+        settled = self.progress.bytes_done
+        self._fruitless = self._fruitless + 1 if settled == self._settled_at_loss else 0
+        self._settled_at_loss = settled
+        if self._fruitless > MAX_RESENDS:
+            raise IntegrityError(
+                f"the peer lost {self._fruitless} streams and nothing arrived in between; the last: {message.reason}"
+            )
+        self.stream_lost(message.stream)
+
     def _done(self, message: m.Done) -> None:
         limit = self._announced
         for number in indexes_of(message.files, limit):
@@ -442,6 +461,11 @@ class Sender:
                     confirm()
                     confirm = None
             channel.send(m.Bye())
+        except DwcpError:
+            raise
+        except Exception as error:  # what the stream carried would never go again
+            log.exception("a stream failed", stream=number)
+            self.tell_and_abort(fault(error))
         finally:
             with self._condition:
                 self._channels.pop(number, None)

@@ -112,7 +112,7 @@ class ServedSession:
     def _lost(self, error: DwcpError) -> None:
         if self.busy:
             log.warning("a session broke off", peer=self.peer, reason=str(error))
-        if isinstance(error, ProtocolError):
+        if isinstance(error, ProtocolError) and self._engine is None:
             try:
                 self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
             except DwcpError as gone:
@@ -173,8 +173,11 @@ class ServedSession:
             self._channel.send(m.Opened())
             engine.start()
             self._control(engine)
-        except (DwcpError, EOFError) as error:
-            engine.abort(error if isinstance(error, DwcpError) else Interrupted("the peer ended the session"))
+        except EOFError:
+            engine.abort(Interrupted("the peer ended the session"))
+            raise
+        except DwcpError as error:
+            engine.tell_and_abort(error)
             raise
         finally:
             self._end_streams()
