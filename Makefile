@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 KEEP ?=
 LAB ?= .lab
 
-.PHONY: run stop test lint format soak lock docs clean bench-loopback
+.PHONY: run stop test lint format soak lock docs clean bench-loopback bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -34,6 +34,10 @@ soak: $(VENV)/dev.stamp  ## the fault tests for longer, with a seed that is prin
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
+
+bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools (root; DWCP_WANLINK where netem is not)
+	scripts/install-test-tools.sh peers
+	$(BIN)/python -m bench.wan
 
 docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.config.reference > docs/configuration.md

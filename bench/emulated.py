@@ -7,12 +7,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 SENDER, RECEIVER = "wa", "wb"
+HOSTS = Path("/etc/netns")
 SENDER_HOST, RECEIVER_HOST = "10.99.0.1", "10.99.0.2"
 TCP_MEMORY = "4096 131072 67108864"
 """tcp_rmem and tcp_wmem of the namespaces: autotuning may reach twice the largest path's bandwidth-delay product."""
@@ -49,11 +51,22 @@ def link(profile: Profile, congestion: str) -> Iterator[None]:
     emulator = os.environ.get("DWCP_WANLINK", "")
     down = _netem(profile) if _has_netem() else _program(emulator, profile)
     try:
+        _write_hosts()
         for namespace in (SENDER, RECEIVER):
             _run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv4.tcp_congestion_control={congestion}")
         yield
     finally:
         down()
+        for namespace in (SENDER, RECEIVER):
+            shutil.rmtree(HOSTS / namespace, ignore_errors=True)
+
+
+def _write_hosts() -> None:
+    """ip-netns(8) shows these as /etc/hosts inside: some servers look up names of their own host and address."""
+    text = f"127.0.0.1 localhost\n{SENDER_HOST} {SENDER}\n{RECEIVER_HOST} {RECEIVER}\n"
+    for namespace, host in ((SENDER, SENDER_HOST), (RECEIVER, RECEIVER_HOST)):
+        (HOSTS / namespace).mkdir(parents=True, exist_ok=True)
+        (HOSTS / namespace / "hosts").write_text(f"{text}{host} {socket.gethostname()}\n")
 
 
 def inside(namespace: str, *command: str | Path) -> list[str]:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,21 +76,15 @@ def server(command: list[str], namespace: str, host: str, port: int) -> Iterator
     with subprocess.Popen(inside(namespace, *command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + START_SECONDS
-            look = inside(namespace, sys.executable, "-c", _LOOK, host, str(port))
-            while subprocess.run(look, check=False).returncode:
+            # looked up, not tried: some servers take one connection and no other
+            look = inside(namespace, "ss", "-Hltn", "src", f"{host}:{port}")
+            while not subprocess.run(look, check=True, capture_output=True).stdout:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[0]} does not listen on port {port}")
                 time.sleep(0.05)
             yield
         finally:
             process.terminate()
-
-
-_LOOK = """
-import socket, sys
-with socket.socket() as sock:
-    sys.exit(sock.connect_ex((sys.argv[1], int(sys.argv[2]))) != 0)
-"""
 
 
 def _iperf3(streams: int) -> Run:
@@ -172,8 +165,20 @@ def _rclone(streams: int) -> Run:
 
 def _gridftp(streams: int) -> Run:
     def run(job: Job) -> float:
-        serve = ["globus-gridftp-server", "-aa", "-anonymous-user", "root", "-anonymous-group", "root", "-p", "2811"]
+        serve = [
+            "globus-gridftp-server",
+            "-aa",
+            "-anonymous-user",
+            "nobody",
+            "-anonymous-group",
+            "nogroup",
+            "-p",
+            "2811",
+        ]
         serve += ["-control-interface", RECEIVER_HOST, "-data-interface", RECEIVER_HOST, "-home-dir", "/"]
+        # it refuses to serve as root
+        job.directory.chmod(0o711)
+        job.target.parent.chmod(0o777)
         with server(serve, RECEIVER, RECEIVER_HOST, 2811):
             command = ["globus-url-copy", "-fast", "-p", str(streams), f"file://{job.source}"]
             return timed(job, inside(SENDER, *command, f"ftp://{RECEIVER_HOST}:2811{job.target}"))

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Installs the programs that some tests and benchmarks compare with or stand on. Where that is not possible
-# (no root, no apt), those tests are skipped and say why.
+# (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with.
 set -euo pipefail
 
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl)
+if [[ ${1:-} == peers ]]; then
+  package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
+  package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
+fi
 missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || missing+=("${package[$tool]}")

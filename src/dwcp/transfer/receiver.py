@@ -106,7 +106,7 @@ class Receiver:
         with self._lock:
             if self.finished.is_set():
                 return
-            self.error = error
+            self.error = self.error or error
             self.finished.set()
 
     def close(self) -> None:
@@ -139,6 +139,9 @@ class Receiver:
             self.tell_and_abort(fault(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
+        with self._lock:
+            # before the peer is told: its own end of the session may come back faster than we get to `abort`
+            self.error = self.error or (error if not self.finished.is_set() else None)
         if not self.finished.is_set():
             try:
                 self._control.send(m.Error(code=error.code, message=str(error)[:4000]))

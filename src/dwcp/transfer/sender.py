@@ -102,7 +102,7 @@ class Sender:
         with self._condition:
             if self.finished.is_set():
                 return
-            self.error = error
+            self.error = self.error or error
             self.finished.set()
             self._condition.notify_all()
         self._stop_streams()
@@ -140,6 +140,9 @@ class Sender:
             self.tell_and_abort(fault(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
+        with self._condition:
+            # before the peer is told: its own end of the session may come back faster than we get to `abort`
+            self.error = self.error or (error if not self.finished.is_set() else None)
         if not self.finished.is_set() and not isinstance(error, TemporaryError):
             try:
                 self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
