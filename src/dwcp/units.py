@@ -1,6 +1,7 @@
-"""Durations, sizes and rates, as people write them and as the program counts them.
+"""Durations, sizes, rates and hours of the week, as people write them and as the program counts them.
 
-Durations are seconds (float), sizes are bytes (int), rates are bits per second (int).
+Durations are seconds (float), sizes are bytes (int), rates are bits per second (int), times of day are minutes (int),
+days are numbers from Monday, 0.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _NUMBER = r"(\d{1,18}(?:\.\d+)?)"
 _DURATION_PART = re.compile(_NUMBER + r"(ns|us|µs|ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(_NUMBER + r"\s*([KMGTP]i?)?B?", re.IGNORECASE | re.ASCII)
 _RATE = re.compile(_NUMBER + r"\s*([KMGT]i?)?(bit/s|bps|B/s)", re.IGNORECASE | re.ASCII)
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_MINUTES = 24 * 60
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40, "PI": 2**50}
 
@@ -42,6 +45,29 @@ def parse_rate(text: str) -> int:
     # 'bit' and 'byte' differ in the case of one letter (IEC 80000-13): only B/s counts bytes.
     in_bytes = match[3].endswith("B/s")
     return int(float(match[1]) * _prefix(match[2]) * (8 if in_bytes else 1))
+
+
+def parse_days(text: str) -> frozenset[int]:
+    """`mon-fri`, `sat,sun`, `fri-mon`. Raises ValueError."""
+    days: set[int] = set()
+    for part in text.lower().split(","):
+        first, _, last = part.strip().partition("-")
+        if first not in _DAYS or (last or first) not in _DAYS:
+            raise ValueError(f"{part.strip()!r} is no day of the week; write for example mon-fri or sat,sun")
+        begin, end = _DAYS.index(first), _DAYS.index(last or first)
+        days.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
+    return frozenset(days)
+
+
+def parse_minute(text: str) -> int:
+    """Minutes of the day in `08:30`; `24:00` is its end. Raises ValueError."""
+    hours, colon, minutes = text.partition(":")
+    if not (colon and hours.isdecimal() and minutes.isdecimal() and len(minutes) == 2):
+        raise ValueError(f"{text!r} is no time of day; write for example 08:30")
+    minute = int(hours) * 60 + int(minutes)
+    if minute > _DAY_MINUTES or int(minutes) > 59:
+        raise ValueError(f"{text!r} is no time of day; write for example 08:30")
+    return minute
 
 
 def _prefix(text: str | None) -> int:

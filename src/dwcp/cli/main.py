@@ -18,6 +18,7 @@ _COMMANDS = {
     "ping": "dwcp.cli.peers:ping",
     "id": "dwcp.cli.peers:show_id",
     "status": "dwcp.cli.status:status",
+    "limit": "dwcp.cli.limit:limit",
     "lab": "dwcp.cli.lab:lab",
 }
 _SUMMARIES = {
@@ -27,6 +28,7 @@ _SUMMARIES = {
     "ping": "Measure the round trip to a peer.",
     "id": "Show this node's fingerprint, by which peers know it.",
     "status": "Show how the local manager is doing.",
+    "limit": "Set how fast this node may send, from now on.",
     "lab": "Run a few nodes on this machine, to try things out.",
 }
 

@@ -153,8 +153,8 @@ def _section_at(path: KeyPath) -> type[BaseModel] | None:
         if field is None:
             return None
         annotation = field.annotation
-        if get_origin(annotation) is dict:
-            annotation, skip_name = get_args(annotation)[1], True
+        if get_origin(annotation) in (dict, list):
+            annotation, skip_name = get_args(annotation)[-1], True
         model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
     return model
 
@@ -182,6 +182,8 @@ def as_written(model: BaseModel) -> dict[str, Any]:
             result[key] = as_written(value)
         elif isinstance(value, dict):
             result[key] = {name: as_written(entry) for name, entry in value.items()}
+        elif isinstance(value, list):
+            result[key] = [as_written(entry) if isinstance(entry, BaseModel) else entry for entry in value]
         else:
             result[key] = shown(value, unit)
     return result

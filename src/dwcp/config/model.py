@@ -24,6 +24,7 @@ from dwcp.config.fields import (
     size,
     string,
 )
+from dwcp.units import parse_days, parse_minute
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -41,6 +42,32 @@ def _address(value: str) -> str:
     if int(value.rpartition(":")[2]) > 65535:
         raise ValueError("ports go up to 65535")
     return value
+
+
+class PacingPeriod(Section):
+    """Hours of the week with a rate of their own; the first entry that covers a moment counts."""
+
+    days: str = string("mon-sun", "days of the week, as in mon-fri or sat,sun", "When it begins.")
+    begin: str = string("00:00", "HH:MM, local time", "From.")
+    end: str = string("24:00", "HH:MM, local time", "To; where it is not later than begin, on the next day.")
+    rate: Rate = Field(
+        ge=10**6,
+        le=10**12,
+        description="As pacing_rate.",
+        json_schema_extra={"allowed": "1Mbit/s to 1Tbit/s", "unit": "rate"},
+    )
+
+    @field_validator("days")
+    @classmethod
+    def _days(cls, value: str) -> str:
+        parse_days(value)
+        return value
+
+    @field_validator("begin", "end")
+    @classmethod
+    def _minutes(cls, value: str) -> str:
+        parse_minute(value)
+        return value
 
 
 class Transport(Section):
@@ -74,6 +101,14 @@ class Transport(Section):
         10**12,
         "Rate of the whole node, shared by its streams. A bare number is bits per second.",
         "1Mbit/s to 1Tbit/s",
+    )
+    pacing_timetable: list[PacingPeriod] = Field(
+        default_factory=list,
+        description="Other rates for some hours: a list of days, begin, end and rate.",
+        json_schema_extra={
+            "allowed": "entries like {days: mon-fri, begin: 08:00, end: 18:00, rate: 100Mbit/s}",
+            "default": "none",
+        },
     )
 
     @field_validator("listen")

@@ -54,6 +54,8 @@ def _section(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     suffix = ""
     if get_origin(annotation) is dict:
         annotation, suffix = get_args(annotation)[1], ".NAME"
+    elif get_origin(annotation) is list:
+        annotation, suffix = get_args(annotation)[0], "[]"
     is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return (annotation if is_model else None), suffix
 

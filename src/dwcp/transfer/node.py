@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import resource
+import time
+from pathlib import Path
 
 from dwcp.config import Config
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
 from dwcp.store.identity import Identity
+from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
+from dwcp.tuning.timetable import Period, rate_at
+from dwcp.units import parse_days, parse_minute
 from dwcp.wire.handshake import Introduction
 
 POOL_SHARE = 4
@@ -30,7 +35,8 @@ class Node:
         self.identity = identity
         self.board = board or Board()
         self.pool = BufferPool(config.memory.limit // POOL_SHARE)
-        self.pacer = Pacer(pacing_rate(config))
+        state_dir = Path(config.storage.state_dir)
+        self.pacer = Pacer(self.rate_now, SharedRate(state_dir))
         self.meter = Meter()
         self.tally = Tally()
         _raise_descriptor_limit()
@@ -39,7 +45,15 @@ class Node:
         """What can change in a running node changes now; the rest waits for a restart."""
         self.config = config
         self.pool.limit = config.memory.limit // POOL_SHARE
-        self.pacer.set_rate(pacing_rate(config))
+        self.pacer.refresh()
+
+    def rate_now(self) -> int | None:
+        """Bits per second that the node may send, None for no limit: what `dwcp limit` has set, else as configured."""
+        override = read_limit(Path(self.config.storage.state_dir))
+        if override is not None:
+            return override if isinstance(override, int) else None
+        now = time.localtime()
+        return configured_rate(self.config, now.tm_wday, now.tm_hour * 60 + now.tm_min)
 
     def link_settings(self) -> LinkSettings:
         transport = self.config.transport
@@ -82,9 +96,16 @@ class Node:
         self.pacer.remove(link)
 
 
-def pacing_rate(config: Config) -> int | None:
-    """Bits per second; None without pacing."""
-    return config.transport.pacing_rate if config.transport.enable_pacing else None
+def configured_rate(config: Config, day: int, minute: int) -> int | None:
+    """Bits per second at a minute of a day (0 is Monday); None without pacing."""
+    transport = config.transport
+    if not transport.enable_pacing:
+        return None
+    periods = [
+        Period(parse_days(entry.days), parse_minute(entry.begin), parse_minute(entry.end), entry.rate)
+        for entry in transport.pacing_timetable
+    ]
+    return rate_at(periods, day, minute) or transport.pacing_rate
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,25 +1,43 @@
-"""One rate for the whole node: every sending socket gets its share of `transport.pacing_rate`."""
+"""One rate for the whole node: every sending socket gets its share, in this process and in those beside it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import structlog
 
 from dwcp.errors import TemporaryError
 from dwcp.links.interface import Link
+from dwcp.store.shared_rate import SharedRate
+
+LOOK = 1.0
+"""Seconds between looks at what other processes send and what an operator has set, while something is sent here."""
+
+log = structlog.get_logger()
 
 
 class Pacer:
-    """Shares `rate` (bits per second; None: no limit) evenly between the links that were added."""
+    """Shares a rate evenly between the links that were added and those of other processes of the node."""
 
-    def __init__(self, rate: int | None) -> None:
-        self._rate = rate
+    def __init__(self, rate: Callable[[], int | None], shared: SharedRate) -> None:
+        """`rate`: bits per second as of now, None for no limit."""
+        self._rate_now = rate
+        self._shared = shared
         self._lock = threading.Lock()
         self._links: dict[Link, int | None] = {}
+        self._rate = rate()
+        self._others = 0
+        self._looking = False
+        self._telling = True
 
     def add(self, link: Link) -> None:
         with self._lock:
             self._links[link] = None
+            if not self._looking:
+                self._looking = True
+                self._look()
+                threading.Thread(target=self._keep_looking, name="dwcp-pacing", daemon=True).start()
             self._share()
 
     def remove(self, link: Link) -> None:
@@ -27,11 +45,12 @@ class Pacer:
             self._links.pop(link, None)
             self._share()
 
-    def set_rate(self, rate: int | None) -> None:
-        """At once, for links in use too."""
+    def refresh(self) -> None:
+        """Takes over at once what has changed, for links in use too."""
         with self._lock:
-            changed, self._rate = self._rate != rate, rate
-            if changed:
+            before = self._rate
+            self._look()
+            if self._rate is not None or before is not None:
                 for link in self._links:
                     self._apply(link)
 
@@ -43,6 +62,28 @@ class Pacer:
                 self._links[link] = None if rate is None else int(rate) // len(mine)
                 self._apply(link)
 
+    def _keep_looking(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(LOOK):
+            self.refresh()
+            with self._lock:
+                if not self._links:
+                    self._looking = False
+                    self._shared.leave()
+                    return
+
+    def _look(self) -> None:
+        self._rate = self._rate_now()
+        try:
+            self._shared.announce(len(self._links))
+            self._others = self._shared.others()
+            self._telling = True
+        except OSError as error:
+            self._others = 0
+            if self._telling:
+                self._telling = False
+                log.warning("the sending rate is not shared with other processes of this node", reason=str(error))
+
     def _share(self) -> None:
         if self._rate is not None:
             for link in self._links:
@@ -50,7 +91,7 @@ class Pacer:
 
     def _apply(self, link: Link) -> None:
         try:
-            share = None if self._rate is None else self._rate // len(self._links)
+            share = None if self._rate is None else max(1, self._rate // (len(self._links) + self._others))
             own = self._links[link]
             link.set_pacing(min(share, own) if share is not None and own is not None else share or own)
         except TemporaryError:

@@ -94,8 +94,7 @@ class TransportServer:
         config = self.node.config
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sample:
             effective = sockopts.apply(sample, self.node.link_settings().options)
-            rate = config.transport.pacing_rate if config.transport.enable_pacing else None
-            sockopts.set_pacing(sample, rate)
+            sockopts.set_pacing(sample, self.node.rate_now())
             settings = {**effective.settings, "pacing_rate": f"{sockopts.pacing(sample)}, shared by all streams"}
         timeouts = {
             name: f"{getattr(config.transport, name):g} s"

@@ -1,0 +1,53 @@
+"""`dwcp limit`: how fast this node may send, from now on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dwcp.cli.options import configured, load
+from dwcp.errors import StateError, UsageError
+from dwcp.store.shared_rate import OFF, read_limit, write_limit
+from dwcp.units import format_rate, parse_rate
+
+LEAST = 10**6
+"""As `transport.pacing_rate`."""
+
+
+@click.command()
+@click.argument("rate", required=False)
+@configured
+def limit(rate: str | None, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Set how fast this node may send, or show it: RATE like 200Mbit/s, off for no limit, auto for the configuration's.
+
+    It holds for the manager and for every dwcp beside it, within a second, also for transfers under way, and until it
+    is set anew.
+    """
+    state_dir = Path(load(files, overrides).storage.state_dir)
+    if rate is not None:
+        try:
+            write_limit(state_dir, _parsed(rate))
+        except OSError as error:
+            raise StateError(
+                f"cannot set the limit in {state_dir}: {error.strerror}; run as the user that the manager runs as"
+            ) from error
+    now = read_limit(state_dir)
+    if now is None:
+        click.echo("as configured (transport.enable_pacing, pacing_rate, pacing_timetable)")
+    else:
+        click.echo("no limit" if now == OFF else f"{format_rate(int(now))}")
+
+
+def _parsed(text: str) -> int | str | None:
+    if text == "auto":
+        return None
+    if text == OFF:
+        return OFF
+    try:
+        rate = parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"{error}; or off, or auto") from error
+    if rate < LEAST:
+        raise UsageError(f"{text} is less than {format_rate(LEAST)}, the least that can be kept to")
+    return rate
