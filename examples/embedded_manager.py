@@ -51,8 +51,9 @@ async def main(directory: Path) -> None:
         async with dwcp.connect("node", config=client) as peer:
             result = await peer.send(Path(__file__), "inbox/")
             print(f"sent {result.bytes} bytes, verified: {result.verified}")
-        for status in node.board.recent():
-            print(f"{status.role} {status.target} from {status.peer}: {status.state}")
+    # stopped, and so done with everything; while it runs, node.board.live() has what is under way
+    for status in node.board.recent():
+        print(f"{status.role} {status.target} from {status.peer}: {status.state}")
 
 
 if __name__ == "__main__":
