@@ -32,7 +32,7 @@ MEASURE_TRIPS = 5
 SETTLE = 0.5
 """Seconds for new streams to find their rate, and SETTLE_TRIPS round trips: three to connect, the others to start."""
 SETTLE_TRIPS = 8
-HOLD = 8.0
+HOLD = 15.0
 """Seconds before a count that did not pay is tried again; doubles with each refusal up to MAX_HOLD."""
 MAX_HOLD = 120.0
 OWN_LOSS = 0.05
