@@ -283,7 +283,7 @@ class Storage(Section):
         description="Identity, logs and state.",
         json_schema_extra={
             "allowed": "an absolute path",
-            "default": "/var/lib/dwcp where writable, or ~/.local/state/dwcp",
+            "default": "/var/lib/dwcp if writable, or ~/.local/state/dwcp",
         },
     )
     exports: dict[ExportName, Export] = Field(default_factory=dict, description="Directories for peers, by name.")
