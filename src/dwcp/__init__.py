@@ -24,7 +24,7 @@ from dwcp.errors import DwcpError
 if TYPE_CHECKING:
     from dwcp.manager.manager import Manager
     from dwcp.transfer.board import TransferStatus
-    from dwcp.transfer.client import Peer, RemoteEntry, connect
+    from dwcp.transfer.client import Peer, RemoteEntry, connect, fingerprint
     from dwcp.transfer.outbound import TransferResult
 
 _LATE = {
@@ -34,6 +34,7 @@ _LATE = {
     "TransferResult": "dwcp.transfer.outbound",
     "TransferStatus": "dwcp.transfer.board",
     "connect": "dwcp.transfer.client",
+    "fingerprint": "dwcp.transfer.client",
 }
 """Loaded at first use: `dwcp --help` needs none of them."""
 
@@ -46,6 +47,7 @@ __all__ = [
     "TransferResult",
     "TransferStatus",
     "connect",
+    "fingerprint",
     "load_config",
 ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from dwcp.config import Config, changed_keys, dump_config, load_config, needs_restart, parse_overrides, summary
+from dwcp.config import Config, changed_keys, dump_config, load_config, model, needs_restart, parse_overrides, summary
 from dwcp.config.reference import reference
 from dwcp.errors import ConfigError
 
@@ -173,3 +174,19 @@ def test_the_summary_says_what_will_run_and_what_has_no_effect() -> None:
 def test_the_reference_is_up_to_date() -> None:
     page = Path(__file__).parent.parent.parent / "docs" / "configuration.md"
     assert page.read_text() == reference(), "run `make docs`"
+
+
+def test_the_system_directory_is_for_root_and_for_the_user_who_may_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that runs as its own user, as in the runbook's unit, has no home."""
+    monkeypatch.setattr(model, "SYSTEM_STATE_DIR", str(tmp_path / "system"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert model.default_state_dir() == str(tmp_path / "xdg" / "dwcp")
+    (tmp_path / "system").mkdir()
+    assert model.default_state_dir() == str(tmp_path / "system")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert model.default_state_dir() == str(tmp_path / "xdg" / "dwcp")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert model.default_state_dir() == str(tmp_path / "system")

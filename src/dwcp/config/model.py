@@ -295,10 +295,13 @@ class Export(Section):
     read_only: bool = flag(False, "Peers may only read.")
 
 
+SYSTEM_STATE_DIR = "/var/lib/dwcp"
+
+
 def default_state_dir() -> str:
-    """/var/lib/dwcp for root; for everybody else the XDG state directory."""
-    if os.geteuid() == 0:
-        return "/var/lib/dwcp"
+    """/var/lib/dwcp for root and for the user whom an administrator gave it; for others the XDG state directory."""
+    if os.geteuid() == 0 or os.access(SYSTEM_STATE_DIR, os.W_OK | os.X_OK):
+        return SYSTEM_STATE_DIR
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return str(Path(base) / "dwcp")
 
@@ -313,7 +316,10 @@ class Storage(Section):
         default_factory=default_state_dir,
         pattern=r"^/",
         description="Identity, logs and state.",
-        json_schema_extra={"allowed": "an absolute path", "default": "/var/lib/dwcp, or ~/.local/state/dwcp"},
+        json_schema_extra={
+            "allowed": "an absolute path",
+            "default": "/var/lib/dwcp if writable, or ~/.local/state/dwcp",
+        },
     )
     exports: dict[ExportName, Export] = Field(default_factory=dict, description="Directories for peers, by name.")
     resume_retention: Duration = duration("7d", "1m", "365d", "Age at which an unfinished file is given up.")

@@ -216,6 +216,12 @@ async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[P
         await asyncio.to_thread(connected.leave)
 
 
+def fingerprint(config: Config) -> str:
+    """By which peers know the node of this configuration, as `dwcp id` shows it; an identity is made where there is
+    none. Raises StateError."""
+    return load_or_create(Path(config.storage.state_dir) / "identity", config.node.name).fingerprint
+
+
 def _node(config: Config | None) -> Node:
     if config is None:
         config = load_config(default_files(os.environ), os.environ)
