@@ -13,6 +13,7 @@ from dwcp.store.identity import Identity
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.wire.handshake import Introduction
@@ -27,7 +28,7 @@ class Node:
 
     def __init__(self, config: Config, identity: Identity, board: Board | None = None) -> None:
         self.config = config
-        self.identity = identity
+        self._credentials = CredentialStore(identity)
         self.board = board or Board()
         self.pool = BufferPool(config.memory.limit // POOL_SHARE)
         self.pacer = Pacer(pacing_rate(config))
@@ -41,7 +42,16 @@ class Node:
         self.pool.limit = config.memory.limit // POOL_SHARE
         self.pacer.set_rate(pacing_rate(config))
 
-    def link_settings(self) -> LinkSettings:
+    @property
+    def identity(self) -> Identity:
+        """As its files are now."""
+        return self._credentials.current().identity
+
+    def credentials(self) -> Credentials:
+        """For one session: what its connections show and what it signs must be of the same key."""
+        return self._credentials.current()
+
+    def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
         transport = self.config.transport
         return LinkSettings(
             options=SocketOptions(
@@ -55,17 +65,18 @@ class Node:
             read_timeout=transport.read_timeout,
             write_timeout=transport.write_timeout,
             tls=self.config.security.tls,
-            certificate_file=str(self.identity.certificate_file),
-            key_file=str(self.identity.key_file),
+            contexts=(credentials or self.credentials()).contexts,
         )
 
-    def introduction(self) -> Introduction:
-        return Introduction(self.identity.node_name, self.identity.public_key, os.urandom(32), self.identity.sign)
+    def introduction(self, credentials: Credentials) -> Introduction:
+        identity = credentials.identity
+        return Introduction(identity.node_name, identity.public_key, os.urandom(32), identity.sign)
 
     def trust(self, fingerprint: str) -> str | None:
         """The configured name of a peer. The node trusts itself: its own health check comes through its own port."""
-        if fingerprint == self.identity.fingerprint:
-            return self.identity.node_name
+        identity = self.identity
+        if fingerprint == identity.fingerprint:
+            return identity.node_name
         for name, peer in self.config.peers.items():
             if peer.fingerprint == fingerprint:
                 return name

@@ -10,9 +10,10 @@ from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
-from dwcp.links.tls import TlsLink
+from dwcp.links.tls import Resumption, TlsLink
 from dwcp.store.identity import public_key_of
 from dwcp.transfer.channel import Channel
+from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
@@ -87,16 +88,18 @@ class Dialled:
     node_name: str
     features: frozenset[str]
     """What the peer can do beyond what every peer can."""
+    credentials: Credentials
+    resumption: Resumption
 
 
 def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
     """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
     AuthenticationError."""
-    settings = node.link_settings()
-    link, effective = dial(address, settings)
+    credentials, resumption = node.credentials(), Resumption()
+    link, effective = dial(address, node.link_settings(credentials), resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(), fingerprint)
+        initiator = Initiator(node.introduction(credentials), fingerprint)
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -111,12 +114,14 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
         link.close()
         raise
     channel.max_body = MAX_BODY
-    return Dialled(channel, welcome, reply.key, effective, reply.node, frozenset(reply.features))
+    return Dialled(
+        channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
+    )
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
-    link, _ = dial(address, node.link_settings())
+    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
         _check_certificate(channel, session.peer_key)
@@ -136,9 +141,11 @@ def confirm_stream(channel: Channel) -> None:
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
 
 
-def respond(node: Node, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome) -> str:
+def respond(
+    node: Node, credentials: Credentials, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome
+) -> str:
     """The responder's part once HELLO is there: the peer's configured name, proved. Raises as `dial_session`."""
-    responder = Responder(node.introduction(), node.trust)
+    responder = Responder(node.introduction(credentials), node.trust)
     reply, proof = responder.reply(hello, hello_head)
     channel.send(reply)
     channel.send(proof)
