@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
 
-from dwcp.errors import AuthenticationError, StateError
+from dwcp.errors import AuthenticationError, DwcpError, StateError
 from dwcp.links import tls
-from dwcp.links.tls import TlsLink, make_contexts
+from dwcp.links.tls import TlsContexts, TlsLink, make_contexts
 from dwcp.store.identity import Identity, load_or_create
+from dwcp.store.link_certificate import issuer, link_certificate
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import _node
 from dwcp.transfer.node import Node
 from dwcp.transfer.session import Dialled, confirm_stream, dial_session, dial_stream
 from dwcp.wire import messages as m
-from tests.support import Pair, random_file
+from tests.support import Pair, random_file, wait_until
 
 
 @pytest.fixture
@@ -149,8 +152,50 @@ def test_a_session_is_offered_only_where_it_began(secured: Pair) -> None:
     contexts = session.credentials.contexts
     assert session.resumption.offer(contexts.client) is not None
     identity = secured.identities["a"]
-    other = make_contexts(identity.certificate_pem, identity.key_pem)
+    other = make_contexts(identity.key_pem, identity.certificate_pem, identity.certificate_pem, issuer())
     assert session.resumption.offer(other.client) is None
+    session.channel.link.close()
+
+
+def impostor(secured: Pair, tmp_path: Path) -> Dialled:
+    """A session of `a`, but its further connections show the certificate of somebody else."""
+    session = begin(secured, _node(secured.config))
+    other = load_or_create(tmp_path / "other", "a")
+    shown = link_certificate("a", other.private_key.public_key())
+    contexts = make_contexts(other.key_pem, other.certificate_pem, shown, issuer())
+    return replace_fields(session, credentials=replace_fields(session.credentials, contexts=contexts))
+
+
+def test_the_server_wants_a_certificate(secured: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = _node(secured.config)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    bare = replace_fields(node.credentials(), contexts=TlsContexts(context, node.credentials().contexts.server))
+    monkeypatch.setattr(node, "credentials", lambda: bare)
+    # it is told when it first reads, or finds the connection closed, whichever comes first
+    with pytest.raises(DwcpError, match=r"CERTIFICATE_REQUIRED|connection lost|closed the connection"):
+        dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
+    wait_until(lambda: secured.server.counters().refused == 1, "the server counts it as refused")
+
+
+def test_the_certificate_is_that_of_the_key_that_proves_itself(secured: Pair, tmp_path: Path) -> None:
+    """A stolen conversation: the signatures are right, but the channel ends at somebody else."""
+    node = _node(secured.config)
+    session = impostor(secured, tmp_path)
+    original = node.link_settings
+    node.link_settings = lambda _=None: original(session.credentials)  # type: ignore[method-assign]
+    with pytest.raises(AuthenticationError):
+        dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
+    session.channel.link.close()
+
+
+def test_a_join_key_alone_does_not_join(secured: Pair, tmp_path: Path) -> None:
+    session = impostor(secured, tmp_path)
+    channel = dial_stream(_node(secured.config), f"127.0.0.1:{secured.port}", session, 1)
+    with pytest.raises(AuthenticationError):
+        confirm_stream(channel)
+    channel.link.close()
     session.channel.link.close()
 
 

@@ -1,4 +1,4 @@
-"""TLS 1.3 around a TCP socket. The certificate only carries the identity key; `wire.handshake` proves and pins it.
+"""TLS 1.3 around a TCP socket. Certificates only carry the identity keys; `wire.handshake` proves and pins them.
 
 OpenSSL's object for a connection must not be used by two threads at once, and one thread may have to send while another
 waits for input. So the socket is non-blocking, OpenSSL is called under a lock, and waiting is done outside of it.
@@ -43,15 +43,22 @@ class TlsContexts:
     server: ssl.SSLContext
 
 
-def make_contexts(certificate: bytes, key: bytes) -> TlsContexts:
-    """From PEM. Raises ssl.SSLError when the two don't belong together."""
+def make_contexts(key: bytes, server_certificate: bytes, client_certificate: bytes, issuer: bytes) -> TlsContexts:
+    """From PEM: the node's key, what it shows to whoever calls and to whom it calls, and who issues the latter.
+
+    Raises ssl.SSLError when they don't belong together.
+    """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     # any certificate will do here: whose key it must be is checked against the proved identity right after
     client.verify_mode = ssl.CERT_NONE
+    _load(client, client_certificate + key)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.num_tickets = TICKETS
-    _load(server, certificate + key)
+    _load(server, server_certificate + key)
+    # the same in the other direction, but a server must name an issuer: see `store.link_certificate`
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(cadata=issuer.decode())
     suites = preferred_suites(Path("/proc/cpuinfo").read_text())
     for context in (client, server):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -169,6 +176,8 @@ class TlsLink(SocketLink):
                 event = select.POLLOUT
             except ssl.SSLZeroReturnError:
                 return 0
+            except ssl.SSLEOFError as error:
+                raise UnreachableError(f"{self._description}: the peer closed the connection without a word") from error
             except ssl.SSLError as error:
                 raise UnreachableError(f"{self._description}: TLS failed ({error.reason or error})") from error
             except OSError as error:

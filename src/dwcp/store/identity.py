@@ -85,7 +85,9 @@ def load_or_create(directory: Path, node_name: str) -> Identity:
 
 
 def public_key_of(certificate: bytes) -> bytes:
-    """The raw public key in a DER certificate; empty when it holds a key of another kind."""
+    """The raw public key in a DER certificate; empty when there is none, or it holds a key of another kind."""
+    if not certificate:
+        return b""
     key = x509.load_der_x509_certificate(certificate).public_key()
     raw = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     # RFC 8410: an Ed25519 SubjectPublicKeyInfo is a fixed prefix of 12 bytes and the 32 bytes of the key

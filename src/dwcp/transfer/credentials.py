@@ -13,6 +13,7 @@ import structlog
 from dwcp.errors import StateError
 from dwcp.links.tls import TlsContexts, make_contexts
 from dwcp.store.identity import Identity, load_or_create
+from dwcp.store.link_certificate import issuer, link_certificate
 
 log = structlog.get_logger()
 
@@ -61,7 +62,8 @@ class CredentialStore:
 
 def _make(identity: Identity) -> Credentials:
     try:
-        return Credentials(identity, make_contexts(identity.certificate_pem, identity.key_pem))
+        shown = link_certificate(identity.node_name, identity.private_key.public_key())
+        return Credentials(identity, make_contexts(identity.key_pem, identity.certificate_pem, shown, issuer()))
     except ssl.SSLError as error:
         raise StateError(f"TLS cannot use {identity.certificate_file}: {error.reason or error}") from error
 

@@ -27,7 +27,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import dial_session, respond
+from dwcp.transfer.session import check_certificate, dial_session, respond
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
 from dwcp.wire.handshake import joins
@@ -220,7 +220,7 @@ class TransportServer:
         session = ServedSession(self.node, channel, peer, self._supersede)
         with self._lock:
             self._sessions[welcome.session] = session
-        session.join_key = welcome.join_key
+        session.join_key, session.peer_key = welcome.join_key, hello.key
         self.node.watch(channel.link, sends=False)
         try:
             session.serve()
@@ -235,6 +235,7 @@ class TransportServer:
         if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
             raise AuthenticationError("a data connection does not belong to any session here")
         try:
+            check_certificate(channel, session.peer_key)
             self._admitted(sock, channel)
             channel.send(m.Joined())
             session.run_stream(join.stream, channel)

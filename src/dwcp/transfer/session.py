@@ -104,7 +104,7 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
         answer = initiator.answer(reply, reply_head, proof)
-        _check_certificate(channel, reply.key)
+        check_certificate(channel, reply.key)
         channel.send(answer)
         welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
@@ -124,7 +124,7 @@ def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Chan
     link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        _check_certificate(channel, session.peer_key)
+        check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
     except DwcpError:
         link.close()
@@ -145,6 +145,7 @@ def respond(
     node: Node, credentials: Credentials, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome
 ) -> str:
     """The responder's part once HELLO is there: the peer's configured name, proved. Raises as `dial_session`."""
+    check_certificate(channel, hello.key)
     responder = Responder(node.introduction(credentials), node.trust)
     reply, proof = responder.reply(hello, hello_head)
     channel.send(reply)
@@ -165,7 +166,8 @@ def _expect(channel: Channel, kind: type[M]) -> tuple[M, bytes]:
     return message, head
 
 
-def _check_certificate(channel: Channel, key: bytes) -> None:
-    """Under TLS the channel must end at the identity that proved itself, not at somebody in between."""
+def check_certificate(channel: Channel, key: bytes) -> None:
+    """Under TLS the channel must end at the identity that proves itself, not at somebody in between. Both ends ask,
+    on every connection of a session. Raises AuthenticationError."""
     if isinstance(channel.link, TlsLink) and public_key_of(channel.link.peer_certificate()) != key:
-        raise AuthenticationError(f"{channel.link.description}: the TLS certificate is not that of the pinned identity")
+        raise AuthenticationError(f"{channel.link.description}: the TLS certificate is not that of the proved identity")
