@@ -11,6 +11,7 @@ import click
 
 from dwcp.config import Config, default_files, load_config, parse_overrides
 from dwcp.errors import UsageError
+from dwcp.store.peers import with_added
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +32,12 @@ def configured(command: F) -> F:
 
 
 def load(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
-    """Raises ConfigError."""
+    """The configuration, with the peers that were added by command. Raises ConfigError."""
+    return with_added(load_files(files, overrides))
+
+
+def load_files(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
+    """The configuration as it is written. Raises ConfigError."""
     return load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
 
 

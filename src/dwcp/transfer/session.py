@@ -17,7 +17,7 @@ from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
-from dwcp.wire.handshake import Initiator, Responder, join
+from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
 
@@ -92,14 +92,14 @@ class Dialled:
     resumption: Resumption
 
 
-def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
+def dial_session(node: Node, address: str, pinned: str) -> Dialled:
     """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
     AuthenticationError."""
     credentials, resumption = node.credentials(), Resumption()
     link, effective = dial(address, node.link_settings(credentials), resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), fingerprint)
+        initiator = Initiator(node.introduction(credentials), pinned)
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -117,6 +117,26 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
     return Dialled(
         channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
     )
+
+
+def discover(node: Node, address: str) -> tuple[str, str]:
+    """(fingerprint, name) of whoever listens there: its key is proved, its name is what it says. Raises as
+    `dial_session`."""
+    credentials = node.credentials()
+    link, _ = dial(address, node.link_settings(credentials))
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    try:
+        initiator = Initiator(node.introduction(credentials), None)
+        channel.send(initiator.hello())
+        reply, reply_head = _expect(channel, m.HelloReply)
+        proof, _ = _expect(channel, m.Auth)
+        initiator.answer(reply, reply_head, proof)
+        check_certificate(channel, reply.key)
+    except EOFError as error:
+        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+    finally:
+        link.close()
+    return fingerprint(reply.key), reply.node
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
