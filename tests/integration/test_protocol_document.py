@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyfastcdc.py.constants import MASKS
 from dwcp.config.model import Transport
 from dwcp.errors import DwcpError
 from dwcp.hde import codecs, hashes, index
+from dwcp.store.link_certificate import issuer
 from dwcp.transfer import receiver, sender, session, source, work
 from dwcp.wire import frames, handshake, paths
 from dwcp.wire import messages as m
@@ -353,6 +355,7 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
     assert {name: documented[name] for name in list(documented)[9:]} == {
         "ping frame": frames.seal(m.Ping.kind, m.encode(m.Ping())),
         "block frame": frames.seal(m.Block.kind, m.encode(block), b"hello") + b"hello",
+        "issuer certificate": ssl.PEM_cert_to_DER_cert(issuer().decode()),
         "xxh3 leaf": xxh3.digest(b"hello"),
         "xxh3 root": xxh3.root(xxh3.digest(b"hello"), 5),
         "xxh3 root of nothing": xxh3.root(b"", 0),

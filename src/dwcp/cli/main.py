@@ -17,6 +17,7 @@ _COMMANDS = {
     "ls": "dwcp.cli.peers:ls",
     "ping": "dwcp.cli.peers:ping",
     "id": "dwcp.cli.peers:show_id",
+    "peer": "dwcp.cli.trust:peer",
     "status": "dwcp.cli.status:status",
     "limit": "dwcp.cli.limit:limit",
     "lab": "dwcp.cli.lab:lab",
@@ -27,6 +28,7 @@ _SUMMARIES = {
     "ls": "List a peer's exports, or a directory in one.",
     "ping": "Measure the round trip to a peer.",
     "id": "Show this node's fingerprint, by which peers know it.",
+    "peer": "Add, list and remove peers, beside those in the configuration.",
     "status": "Show how the local manager is doing.",
     "limit": "Set how fast this node may send, from now on.",
     "lab": "Run a few nodes on this machine, to try things out.",
@@ -79,8 +81,9 @@ class _Commands(click.Group):
 def main() -> None:
     """Keep a workload's state at other sites: send files, trees and streams to peers, fast and verified.
 
-    Peers are named in the configuration, /etc/dwcp/config.yaml or ~/.config/dwcp/config.yaml, or the files given with
-    --config or in DWCP_CONFIG. PEER:EXPORT/PATH is a path below one of a peer's exported directories.
+    Peers are named by `dwcp peer add`, or in the configuration: /etc/dwcp/config.yaml or ~/.config/dwcp/config.yaml, or
+    the files given with --config or in DWCP_CONFIG. PEER:EXPORT/PATH is a path below one of a peer's exported
+    directories.
 
     Exit codes: 0 done, 2 usage or configuration, 3 not found, 5 temporary (try again), 7 fatal, 23 some files failed,
     130 interrupted.

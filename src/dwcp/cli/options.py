@@ -12,6 +12,7 @@ import click
 from dwcp import logs
 from dwcp.config import Config, default_files, load_config, parse_overrides
 from dwcp.errors import UsageError
+from dwcp.store.peers import with_added
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,8 +33,15 @@ def configured(command: F) -> F:
 
 
 def load(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
-    """The configuration, and logging as a command wants it: for people, and nothing that is not a warning. Raises
-    ConfigError."""
+    """The configuration, with the peers that were added by command. Raises ConfigError."""
+    return with_added(load_files(files, overrides))
+
+
+def load_files(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
+    """The configuration as it is written; logs go as a command wants them: for people, and only what is a warning.
+
+    Raises ConfigError.
+    """
     config = load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
     level, form = config.node.log_level, config.node.log_format
     logs.configure("warning" if level == "info" else level, "console" if form == "auto" else form)

@@ -11,7 +11,7 @@ from dwcp.errors import RefusedError, TimeoutExpired, UnreachableError
 from dwcp.links import sockopts, tls
 from dwcp.links.sockopts import Effective, SocketOptions
 from dwcp.links.tcp import TcpLink
-from dwcp.links.tls import TlsLink
+from dwcp.links.tls import Resumption, TlsContexts, TlsLink
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: all streams of one peer at once (max_streams; somaxconn caps it)."""
@@ -27,8 +27,7 @@ class LinkSettings:
     write_timeout: float
     tls: str
     """auto, always or never."""
-    certificate_file: str
-    key_file: str
+    contexts: TlsContexts
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -47,8 +46,11 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def dial(address: str, settings: LinkSettings) -> tuple[TcpLink | TlsLink, Effective]:
-    """A link to `HOST:PORT`, and what its socket was given. Tries every address that the name has.
+def dial(
+    address: str, settings: LinkSettings, resumption: Resumption | None = None
+) -> tuple[TcpLink | TlsLink, Effective]:
+    """A link to `HOST:PORT`, and what its socket was given. Tries every address that the name has. With `resumption`
+    TLS goes on with its session, where it has one, and leaves it there for the next.
 
     Raises UnreachableError or TimeoutExpired.
     """
@@ -64,7 +66,7 @@ def dial(address: str, settings: LinkSettings) -> tuple[TcpLink | TlsLink, Effec
             effective = sockopts.apply(sock, settings.options)
             sock.settimeout(settings.connect_timeout)
             sock.connect(target)
-            return _secure_client(sock, settings), effective
+            return _secure_client(sock, settings, resumption), effective
         except TimeoutError:
             sock.close()
             failures.append(f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)")
@@ -77,12 +79,15 @@ def dial(address: str, settings: LinkSettings) -> tuple[TcpLink | TlsLink, Effec
     raise UnreachableError(f"cannot connect to {address}: {'; '.join(dict.fromkeys(failures))}")
 
 
-def _secure_client(sock: socket.socket, settings: LinkSettings) -> TcpLink | TlsLink:
+def _secure_client(sock: socket.socket, settings: LinkSettings, resumption: Resumption | None) -> TcpLink | TlsLink:
     local = is_loopback(sock.getpeername()[0])
     if settings.tls == "never" or (settings.tls == "auto" and local):
         return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
-    secured = tls.client_context().wrap_socket(sock)
-    return TlsLink(secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
+    context = settings.contexts.client
+    secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
+    return TlsLink(
+        secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
+    )
 
 
 def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:
@@ -95,8 +100,7 @@ def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: fl
     try:
         first = sock.recv(1, socket.MSG_PEEK)
         if first and first[0] == tls.FIRST_BYTE:
-            context = tls.server_context(settings.certificate_file, settings.key_file)
-            secured = context.wrap_socket(sock, server_side=True)
+            secured = settings.contexts.server.wrap_socket(sock, server_side=True)
             return TlsLink(secured, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
         local = is_loopback(sock.getpeername()[0])
         if settings.tls == "always" or (settings.tls == "auto" and not local):

@@ -18,6 +18,7 @@ from dwcp import logs
 from dwcp.config import Config, default_files, dump_config, load_config, parse_overrides, summary
 from dwcp.errors import ConfigError, DwcpError
 from dwcp.manager.sdnotify import Notifier
+from dwcp.store.peers import CONFIGURATION, origins, with_added
 
 if TYPE_CHECKING:
     from dwcp.manager.manager import Manager
@@ -48,20 +49,25 @@ STUCK = 5.0
 def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, print_config: bool) -> None:
     """Run a DWCP node: receive and serve transfers, answer /health and /metrics.
 
-    Signals: TERM and INT stop it in good order (a second one at once), HUP reads the configuration again. Environment
-    variables DWCP_SECTION__KEY override the files.
+    Signals: TERM and INT stop it in good order (a second one at once), HUP reads the configuration and the added peers
+    again. Environment variables DWCP_SECTION__KEY override the files.
 
     Exit codes: 0 stopped as asked, 2 wrong configuration or usage, 5 temporary (an address is taken), 7 fatal.
     """
 
-    def load() -> Config:
+    def load_files() -> Config:
         chosen = list(files) or default_files(os.environ)
         return load_config(chosen, os.environ, parse_overrides(overrides))
+
+    def load() -> Config:
+        return with_added(load_files())
 
     try:
         config = load()
         if print_config:
             click.echo(dump_config(config), nl=False)
+            for name, origin in origins(load_files()).items():
+                click.echo(f"# peers.{name}: from {'the ' if origin == CONFIGURATION else ''}{origin}")
         elif validate:
             click.echo("configuration is valid")
             for line in summary(config):

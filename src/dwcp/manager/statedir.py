@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
 import secrets
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +70,50 @@ def write_run_file(directory: Path, name: str, addresses: Mapping[str, str]) -> 
 
 def remove_run_file(directory: Path) -> None:
     (directory / "run.json").unlink(missing_ok=True)
+
+
+def tell_to_reload(directory: Path) -> str:
+    """Sends SIGHUP to the manager that runs on the directory, where there is one; what was done, as a sentence.
+
+    The process is held by a descriptor while it is looked at, so that no other can take its place (pidfd_open(2)). One
+    that runs a `Manager` inside, without a handler for SIGHUP, would be ended by it and is left alone.
+    """
+    try:
+        pid = int((directory / "lock").read_text())
+        descriptor = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return "no manager runs here; the next one that starts takes it over"
+    try:
+        if not _has_open(pid, directory / "lock"):
+            return "no manager runs here; the next one that starts takes it over"
+        if not _catches(pid, signal.SIGHUP):
+            return f"the manager (pid {pid}) does not listen to signals; restart it to take this over"
+        signal.pidfd_send_signal(descriptor, signal.SIGHUP)
+    except PermissionError:
+        return f"tell the running manager: `kill -HUP {pid}` as its user, or `systemctl reload dwcp-manager`"
+    except (ProcessLookupError, FileNotFoundError):
+        return "the manager has just ended; the next one that starts takes it over"
+    finally:
+        os.close(descriptor)
+    return f"the running manager (pid {pid}) takes it over"
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    wanted = path.stat()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            # closed since it was listed, or it leads to a file that is gone
+            if os.path.samestat(link.stat(), wanted):
+                return True
+    return False
+
+
+def _catches(pid: int, number: int) -> bool:
+    """SigCgt of proc_pid_status(5): bit 0 is signal 1."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def api_token(directory: Path) -> str:

@@ -22,12 +22,14 @@ CERTIFICATE_YEARS = 100
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The key and where its files are."""
+    """The key, its certificate and where their files are."""
 
     node_name: str
     private_key: Ed25519PrivateKey
     key_file: Path
     certificate_file: Path
+    certificate_pem: bytes
+    """As it was read: the node's certificate first, whatever chain the operator has put behind it."""
 
     @property
     def public_key(self) -> bytes:
@@ -37,6 +39,10 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.public_key)
+
+    @property
+    def key_pem(self) -> bytes:
+        return _pem(self.private_key)
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""
@@ -58,18 +64,30 @@ def load_or_create(directory: Path, node_name: str) -> Identity:
             raise StateError(f"{key_file} holds no Ed25519 key; move it away and a new identity is made")
         if not certificate_file.exists():
             _write_new(certificate_file, _certificate(key, node_name))
+        certificate_pem = certificate_file.read_bytes()
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        if certificate.public_key() != key.public_key():
+            raise StateError(
+                f"{certificate_file} is not for the key in {key_file}; put both in place, "
+                f"or move the certificate away and a new one is made"
+            )
     except OSError as error:
         raise StateError(
             f"cannot use the identity in {directory}: {error.strerror}; run as the user that owns it, "
             f"or name another directory in storage.state_dir"
         ) from error
     except ValueError as error:
-        raise StateError(f"{key_file} cannot be read as a private key: {error}") from error
-    return Identity(node_name, key, key_file, certificate_file)
+        raise StateError(
+            f"the identity in {directory} cannot be read: {error}; {key_file.name} must be an Ed25519 key and "
+            f"{certificate_file.name} its certificate, both PEM"
+        ) from error
+    return Identity(node_name, key, key_file, certificate_file, certificate_pem)
 
 
 def public_key_of(certificate: bytes) -> bytes:
-    """The raw public key in a DER certificate; empty when it holds a key of another kind."""
+    """The raw public key in a DER certificate; empty when there is none, or it holds a key of another kind."""
+    if not certificate:
+        return b""
     key = x509.load_der_x509_certificate(certificate).public_key()
     raw = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     # RFC 8410: an Ed25519 SubjectPublicKeyInfo is a fixed prefix of 12 bytes and the 32 bytes of the key

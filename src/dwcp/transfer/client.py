@@ -17,6 +17,7 @@ from dwcp.config import Config, default_files, load_config
 from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
 from dwcp.files.root import Root
 from dwcp.store.identity import load_or_create
+from dwcp.store.peers import with_added
 from dwcp.transfer.board import TransferStatus
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.download import StreamDestination
@@ -202,7 +203,8 @@ M = TypeVar("M", bound=m.Message)
 
 @asynccontextmanager
 async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[Peer]:
-    """A proved session with a peer of the configuration; without one, of the usual configuration files.
+    """A proved session with a peer of the configuration; without one, of the usual configuration files and of those
+    that `dwcp peer add` has added.
 
     Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
     """
@@ -224,7 +226,7 @@ def fingerprint(config: Config) -> str:
 
 def _node(config: Config | None) -> Node:
     if config is None:
-        config = load_config(default_files(os.environ), os.environ)
+        config = with_added(load_config(default_files(os.environ), os.environ))
     identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
     return Node(config, identity)
 

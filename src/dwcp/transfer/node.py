@@ -16,6 +16,7 @@ from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.tuning.timetable import Period, rate_at
@@ -32,7 +33,7 @@ class Node:
 
     def __init__(self, config: Config, identity: Identity, board: Board | None = None) -> None:
         self.config = config
-        self.identity = identity
+        self._credentials = CredentialStore(identity)
         self.board = board or Board()
         self.pool = BufferPool(config.memory.limit // POOL_SHARE)
         state_dir = Path(config.storage.state_dir)
@@ -55,7 +56,16 @@ class Node:
         now = time.localtime()
         return configured_rate(self.config, now.tm_wday, now.tm_hour * 60 + now.tm_min)
 
-    def link_settings(self) -> LinkSettings:
+    @property
+    def identity(self) -> Identity:
+        """As its files are now."""
+        return self._credentials.current().identity
+
+    def credentials(self) -> Credentials:
+        """For one session: what its connections show and what it signs must be of the same key."""
+        return self._credentials.current()
+
+    def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
         transport = self.config.transport
         return LinkSettings(
             options=SocketOptions(
@@ -69,17 +79,18 @@ class Node:
             read_timeout=transport.read_timeout,
             write_timeout=transport.write_timeout,
             tls=self.config.security.tls,
-            certificate_file=str(self.identity.certificate_file),
-            key_file=str(self.identity.key_file),
+            contexts=(credentials or self.credentials()).contexts,
         )
 
-    def introduction(self) -> Introduction:
-        return Introduction(self.identity.node_name, self.identity.public_key, os.urandom(32), self.identity.sign)
+    def introduction(self, credentials: Credentials) -> Introduction:
+        identity = credentials.identity
+        return Introduction(identity.node_name, identity.public_key, os.urandom(32), identity.sign)
 
     def trust(self, fingerprint: str) -> str | None:
         """The configured name of a peer. The node trusts itself: its own health check comes through its own port."""
-        if fingerprint == self.identity.fingerprint:
-            return self.identity.node_name
+        identity = self.identity
+        if fingerprint == identity.fingerprint:
+            return identity.node_name
         for name, peer in self.config.peers.items():
             if peer.fingerprint == fingerprint:
                 return name

@@ -12,7 +12,7 @@ def address_of(node: Node, peer: str) -> tuple[str, str]:
     known = node.config.peers.get(peer)
     if known is None:
         names = ", ".join(sorted(node.config.peers)) or "none"
-        raise NotFoundError(f"no peer {peer!r} in the configuration; known peers: {names}")
+        raise NotFoundError(f"no peer {peer!r}; known peers: {names}; `dwcp peer add` adds one")
     if known.address is None:
         raise UsageError(f"peer {peer!r} has no address in the configuration: it can only connect to this node")
     return known.address, known.fingerprint

@@ -38,7 +38,7 @@ class ServedSession:
 
     def __init__(self, node: Node, channel: Channel, peer: str, supersede: Callable[[ServedSession], None]) -> None:
         self.peer = peer
-        self.join_key = b""
+        self.join_key = self.peer_key = b""
         self.key: tuple[str, str, bytes] | None = None
         """(peer, direction, path) of the transfer."""
         self.ended = threading.Event()

@@ -24,9 +24,10 @@ from dwcp.store.identity import Identity
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import dial_session, respond
+from dwcp.transfer.session import check_certificate, dial_session, respond
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
 from dwcp.wire.handshake import joins
@@ -166,11 +167,13 @@ class TransportServer:
     def _serve(self, sock: socket.socket, address: str) -> None:
         channel: Channel | None = None
         try:
-            link = take_over(sock, self.node.link_settings(), self.node.config.security.handshake_timeout)
+            credentials = self.node.credentials()
+            settings = self.node.link_settings(credentials)
+            link = take_over(sock, settings, self.node.config.security.handshake_timeout)
             channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
-                self._serve_session(channel, message, head, sock)
+                self._serve_session(credentials, channel, message, head, sock)
             elif isinstance(message, m.Join):
                 self._serve_stream(channel, message, sock)
             else:
@@ -208,14 +211,16 @@ class TransportServer:
             # it may be gone, or never have spoken the protocol
             channel.send(m.Error(code=error.code, message=text[:4000]))
 
-    def _serve_session(self, channel: Channel, hello: m.Hello, head: bytes, sock: socket.socket) -> None:
+    def _serve_session(
+        self, credentials: Credentials, channel: Channel, hello: m.Hello, head: bytes, sock: socket.socket
+    ) -> None:
         welcome = m.Welcome(session=os.urandom(16), join_key=os.urandom(32))
-        peer = respond(self.node, channel, hello, head, welcome)
+        peer = respond(self.node, credentials, channel, hello, head, welcome)
         self._admitted(sock, channel)
         session = ServedSession(self.node, channel, peer, self._supersede)
         with self._lock:
             self._sessions[welcome.session] = session
-        session.join_key = welcome.join_key
+        session.join_key, session.peer_key = welcome.join_key, hello.key
         self.node.watch(channel.link, sends=False)
         try:
             session.serve()
@@ -230,6 +235,7 @@ class TransportServer:
         if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
             raise AuthenticationError("a data connection does not belong to any session here")
         try:
+            check_certificate(channel, session.peer_key)
             self._admitted(sock, channel)
             channel.send(m.Joined())
             session.run_stream(join.stream, channel)

@@ -10,13 +10,14 @@ from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
-from dwcp.links.tls import TlsLink
+from dwcp.links.tls import Resumption, TlsLink
 from dwcp.store.identity import public_key_of
 from dwcp.transfer.channel import Channel
+from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
-from dwcp.wire.handshake import Initiator, Responder, join
+from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
 
@@ -87,21 +88,23 @@ class Dialled:
     node_name: str
     features: frozenset[str]
     """What the peer can do beyond what every peer can."""
+    credentials: Credentials
+    resumption: Resumption
 
 
-def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
+def dial_session(node: Node, address: str, pinned: str) -> Dialled:
     """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
     AuthenticationError."""
-    settings = node.link_settings()
-    link, effective = dial(address, settings)
+    credentials, resumption = node.credentials(), Resumption()
+    link, effective = dial(address, node.link_settings(credentials), resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(), fingerprint)
+        initiator = Initiator(node.introduction(credentials), pinned)
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
         answer = initiator.answer(reply, reply_head, proof)
-        _check_certificate(channel, reply.key)
+        check_certificate(channel, reply.key)
         channel.send(answer)
         welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
@@ -111,15 +114,37 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
         link.close()
         raise
     channel.max_body = MAX_BODY
-    return Dialled(channel, welcome, reply.key, effective, reply.node, frozenset(reply.features))
+    return Dialled(
+        channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
+    )
+
+
+def discover(node: Node, address: str) -> tuple[str, str]:
+    """(fingerprint, name) of whoever listens there: its key is proved, its name is what it says. Raises as
+    `dial_session`."""
+    credentials = node.credentials()
+    link, _ = dial(address, node.link_settings(credentials))
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    try:
+        initiator = Initiator(node.introduction(credentials), None)
+        channel.send(initiator.hello())
+        reply, reply_head = _expect(channel, m.HelloReply)
+        proof, _ = _expect(channel, m.Auth)
+        initiator.answer(reply, reply_head, proof)
+        check_certificate(channel, reply.key)
+    except EOFError as error:
+        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+    finally:
+        link.close()
+    return fingerprint(reply.key), reply.node
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
-    link, _ = dial(address, node.link_settings())
+    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        _check_certificate(channel, session.peer_key)
+        check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
     except DwcpError:
         link.close()
@@ -136,9 +161,12 @@ def confirm_stream(channel: Channel) -> None:
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
 
 
-def respond(node: Node, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome) -> str:
+def respond(
+    node: Node, credentials: Credentials, channel: Channel, hello: m.Hello, hello_head: bytes, welcome: m.Welcome
+) -> str:
     """The responder's part once HELLO is there: the peer's configured name, proved. Raises as `dial_session`."""
-    responder = Responder(node.introduction(), node.trust)
+    check_certificate(channel, hello.key)
+    responder = Responder(node.introduction(credentials), node.trust)
     reply, proof = responder.reply(hello, hello_head)
     channel.send(reply)
     channel.send(proof)
@@ -158,7 +186,8 @@ def _expect(channel: Channel, kind: type[M]) -> tuple[M, bytes]:
     return message, head
 
 
-def _check_certificate(channel: Channel, key: bytes) -> None:
-    """Under TLS the channel must end at the identity that proved itself, not at somebody in between."""
+def check_certificate(channel: Channel, key: bytes) -> None:
+    """Under TLS the channel must end at the identity that proves itself, not at somebody in between. Both ends ask,
+    on every connection of a session. Raises AuthenticationError."""
     if isinstance(channel.link, TlsLink) and public_key_of(channel.link.peer_certificate()) != key:
-        raise AuthenticationError(f"{channel.link.description}: the TLS certificate is not that of the pinned identity")
+        raise AuthenticationError(f"{channel.link.description}: the TLS certificate is not that of the proved identity")

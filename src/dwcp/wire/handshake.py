@@ -56,8 +56,8 @@ class Introduction:
 class Initiator:
     """The end that dialled. Call `hello`, then `answer` with what came, in this order."""
 
-    def __init__(self, me: Introduction, expected: str) -> None:
-        """`expected`: the fingerprint that the configuration pins for the peer."""
+    def __init__(self, me: Introduction, expected: str | None) -> None:
+        """`expected`: the fingerprint that is pinned for the peer; None only to find out which it has."""
         self._me = me
         self._expected = expected
         self._hello = Hello(versions=list(VERSIONS), node=me.node, key=me.key, nonce=me.nonce, features=list(FEATURES))
@@ -73,7 +73,7 @@ class Initiator:
         if reply.version not in VERSIONS:
             raise VersionError(_version_text(reply.node, [reply.version]))
         found = fingerprint(reply.key)
-        if found != self._expected:
+        if self._expected is not None and found != self._expected:
             raise AuthenticationError(
                 f"the node that answers calls itself {reply.node!r} and has fingerprint {found}, but {self._expected} "
                 f"is pinned for it; if the peer was set up anew, put its new fingerprint (`dwcp id` there) into peers"

@@ -1,0 +1,114 @@
+"""`dwcp peer`: whom this node knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from dwcp.cli.options import configured, load_files
+from dwcp.config import Config
+from dwcp.config.model import NODE_NAME, PeerSection
+from dwcp.errors import UsageError
+from dwcp.manager.statedir import tell_to_reload
+from dwcp.store.identity import load_or_create
+from dwcp.store.peers import CONFIGURATION, add_peer, origins, remove_peer, with_added
+from dwcp.transfer.node import Node
+from dwcp.transfer.session import discover
+
+
+@click.group()
+def peer() -> None:
+    """Know other nodes, beside those in the configuration. What is added here is kept in the state directory."""
+
+
+@peer.command()
+@click.argument("name")
+@click.argument("address", metavar="HOST:PORT")
+@click.argument("fingerprint", required=False)
+@click.option(
+    "--trust-first-use",
+    is_flag=True,
+    help="Connect, and trust whoever answers from now on. Compare what is shown with `dwcp id` there.",
+)
+@configured
+def add(
+    name: str,
+    address: str,
+    fingerprint: str | None,
+    trust_first_use: bool,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Know the node that listens on HOST:PORT and has FINGERPRINT (`dwcp id` there shows it) as NAME."""
+    config = load_files(files, overrides)
+    if (fingerprint is None) != trust_first_use:
+        raise UsageError(
+            "give the peer's fingerprint, which `dwcp id` there shows, or --trust-first-use to take the one that is "
+            "found at the address; one of the two"
+        )
+    if not re.match(NODE_NAME, name):
+        raise UsageError(f"{name!r} cannot be a name; allowed: letters, digits, . _ -, at most 63")
+    # checked before it is dialled
+    _section(address, fingerprint or "sha256:" + "0" * 64)
+    identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
+    if fingerprint is None:
+        fingerprint, calls_itself = discover(Node(config, identity), address)
+        click.echo(f"found at {address}: node {calls_itself}, fingerprint {fingerprint}")
+    if fingerprint == identity.fingerprint:
+        raise UsageError("this is the fingerprint of this node itself")
+    if not add_peer(config, name, _section(address, fingerprint)):
+        click.echo(f"peer {name} is known already")
+        return
+    click.echo(f"peer {name} is added: {address}, {fingerprint}")
+    click.echo(tell_to_reload(Path(config.storage.state_dir)))
+    click.echo(f"For it to know this node: dwcp peer add {config.node.name} HOST:PORT {identity.fingerprint}")
+
+
+def _section(address: str, fingerprint: str) -> PeerSection:
+    try:
+        return PeerSection(address=address, fingerprint=fingerprint)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        extra = PeerSection.model_fields[key].json_schema_extra
+        allowed = extra.get("allowed") if isinstance(extra, dict) else None
+        found = address if key == "address" else fingerprint
+        raise UsageError(f"{key}: found {found!r}; allowed: {allowed}") from error
+
+
+@peer.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@configured
+def list_peers(as_json: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """List the peers that are known, and where each comes from."""
+    config = load_files(files, overrides)
+    for line in _lines(config, as_json=as_json):
+        click.echo(line)
+
+
+def _lines(config: Config, *, as_json: bool) -> list[str]:
+    sources = origins(config)
+    lines = []
+    for name, known in sorted(with_added(config).peers.items()):
+        source = sources[name]
+        if as_json:
+            entry = {"name": name, "address": known.address, "fingerprint": known.fingerprint, "source": source}
+            lines.append(json.dumps(entry))
+        else:
+            origin = "from the configuration" if source == CONFIGURATION else f"from {source}"
+            lines.append(f"{name}  {known.address or 'no address'}  {known.fingerprint}  {origin}")
+    return lines
+
+
+@peer.command()
+@click.argument("name")
+@configured
+def remove(name: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Forget a peer that was added. Sessions that it has go on; it gets no new ones."""
+    config = load_files(files, overrides)
+    remove_peer(config, name)
+    click.echo(f"peer {name} is removed")
+    click.echo(tell_to_reload(Path(config.storage.state_dir)))

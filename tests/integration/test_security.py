@@ -1,0 +1,215 @@
+"""TLS between two nodes in one process: what is shown, what is resumed, what changes without a restart."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import replace as replace_fields
+from pathlib import Path
+
+import pytest
+
+from dwcp.errors import AuthenticationError, DwcpError, StateError
+from dwcp.links import tls
+from dwcp.links.tls import TlsContexts, TlsLink, make_contexts
+from dwcp.store.identity import Identity, load_or_create
+from dwcp.store.link_certificate import issuer, link_certificate
+from dwcp.transfer.channel import Channel
+from dwcp.transfer.client import _node
+from dwcp.transfer.node import Node
+from dwcp.transfer.session import Dialled, confirm_stream, dial_session, dial_stream
+from dwcp.wire import messages as m
+from tests.support import Pair, random_file, wait_until
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path, security={"tls": "always"})
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+def tls_link(channel: Channel) -> TlsLink:
+    assert isinstance(channel.link, TlsLink)
+    return channel.link
+
+
+def begin(pair: Pair, node: Node) -> Dialled:
+    """A session with a put under way."""
+    session = dial_session(node, f"127.0.0.1:{pair.port}", pair.server.node.identity.fingerprint)
+    session.channel.send(m.Open(transfer="t", direction="put", path=b"inbox/x"))
+    while not isinstance(session.channel.receive()[0], m.Opened):
+        pass
+    return session
+
+
+def join(pair: Pair, node: Node, session: Dialled, number: int) -> Channel:
+    channel = dial_stream(node, f"127.0.0.1:{pair.port}", session, number)
+    confirm_stream(channel)
+    return channel
+
+
+def ping(session: Dialled) -> bool:
+    session.channel.send(m.Ping(token=7))
+    return session.channel.receive()[0] == m.Pong(token=7)
+
+
+def replace(new: Identity, *, where: Path, key: bool = True, certificate: bool = True) -> None:
+    for wanted, name in ((key, "node.key"), (certificate, "node.crt")):
+        if wanted:
+            (where / f"{name}.new").write_bytes((new.key_file.parent / name).read_bytes())
+            (where / f"{name}.new").replace(where / name)
+
+
+def test_only_the_first_connection_of_a_session_is_a_full_handshake(secured: Pair) -> None:
+    node = _node(secured.config)
+    session = begin(secured, node)
+    assert not tls_link(session.channel).resumed
+    channels: list[Channel] = []
+    threads = [threading.Thread(target=lambda n=n: channels.append(join(secured, node, session, n))) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [tls_link(channel).resumed for channel in channels] == [True] * 32
+    certificates = {tls_link(channel).peer_certificate() for channel in (session.channel, *channels)}
+    assert len(certificates) == 1, "a resumed connection shows the certificate of the one that it resumes"
+    second = begin(secured, node)
+    assert not tls_link(second.channel).resumed, "every session proves its identities anew"
+    for channel in (*channels, session.channel, second.channel):
+        channel.link.close()
+
+
+def test_contexts_are_made_once_a_node(secured: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr("dwcp.transfer.credentials.make_contexts", lambda *pem: made.append(pem) or make_contexts(*pem))
+    content = random_file(tmp_path / "file", 3_000_000)
+    result = secured.send(tmp_path / "file", "inbox/file")
+    assert (secured.inbox / "file").read_bytes() == content
+    assert result.streams >= 1
+    assert len(made) == 1, "the client's; the server's were there before"
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(secured: Pair, tmp_path: Path) -> None:
+    node = _node(secured.config)
+    running = dial_session(node, f"127.0.0.1:{secured.port}", secured.server.node.identity.fingerprint)
+    before = tls_link(running.channel).peer_certificate()
+    identity = secured.identities["b"]
+    (tmp_path / "renewed").mkdir()
+    (tmp_path / "renewed" / "node.key").write_bytes(identity.key_file.read_bytes())
+    replace(load_or_create(tmp_path / "renewed", "b"), where=identity.key_file.parent)
+    session = begin(secured, node)
+    assert tls_link(session.channel).peer_certificate() != before
+    stream = join(secured, node, session, 1)
+    assert tls_link(stream).resumed
+    assert ping(running), "what ran goes on"
+    for channel in (running.channel, session.channel, stream):
+        channel.link.close()
+
+
+def test_streams_of_a_running_session_outlive_a_renewal_at_either_end(secured: Pair, tmp_path: Path) -> None:
+    node = _node(secured.config)
+    session = begin(secured, node)
+    for name in "ab":
+        identity = secured.identities[name]
+        (tmp_path / f"renewed-{name}").mkdir()
+        (tmp_path / f"renewed-{name}" / "node.key").write_bytes(identity.key_file.read_bytes())
+        replace(load_or_create(tmp_path / f"renewed-{name}", name), where=identity.key_file.parent)
+    first = join(secured, node, session, 1)
+    assert not tls_link(first).resumed, "a renewed server does not know the ticket of the one before"
+    second = join(secured, node, session, 2)
+    assert tls_link(second).resumed, "but the next stream has its own"
+    for channel in (session.channel, first, second):
+        channel.link.close()
+
+
+def test_a_new_key_is_a_new_identity_once_its_certificate_is_there_too(secured: Pair, tmp_path: Path) -> None:
+    node = _node(secured.config)
+    address = f"127.0.0.1:{secured.port}"
+    old = secured.identities["b"]
+    new = load_or_create(tmp_path / "new", "b")
+    replace(new, where=old.key_file.parent, certificate=False)
+    dial_session(node, address, old.fingerprint).channel.link.close()
+    replace(new, where=old.key_file.parent, key=False)
+    with pytest.raises(AuthenticationError, match=r"is pinned for it"):
+        dial_session(node, address, old.fingerprint)
+    dial_session(node, address, new.fingerprint).channel.link.close()
+
+
+def test_a_key_and_a_certificate_that_do_not_belong_together_are_named_at_the_start(tmp_path: Path) -> None:
+    first, second = load_or_create(tmp_path / "1", "n"), load_or_create(tmp_path / "2", "n")
+    replace(second, where=first.key_file.parent, certificate=False)
+    with pytest.raises(StateError, match=r"node\.crt is not for the key in .*node\.key; put both in place"):
+        load_or_create(tmp_path / "1", "n")
+
+
+def test_a_session_is_offered_only_where_it_began(secured: Pair) -> None:
+    node = _node(secured.config)
+    session = begin(secured, node)
+    contexts = session.credentials.contexts
+    assert session.resumption.offer(contexts.client) is not None
+    identity = secured.identities["a"]
+    other = make_contexts(identity.key_pem, identity.certificate_pem, identity.certificate_pem, issuer())
+    assert session.resumption.offer(other.client) is None
+    session.channel.link.close()
+
+
+def impostor(secured: Pair, tmp_path: Path) -> Dialled:
+    """A session of `a`, but its further connections show the certificate of somebody else."""
+    session = begin(secured, _node(secured.config))
+    other = load_or_create(tmp_path / "other", "a")
+    shown = link_certificate("a", other.private_key.public_key())
+    contexts = make_contexts(other.key_pem, other.certificate_pem, shown, issuer())
+    return replace_fields(session, credentials=replace_fields(session.credentials, contexts=contexts))
+
+
+def test_the_server_wants_a_certificate(secured: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = _node(secured.config)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    bare = replace_fields(node.credentials(), contexts=TlsContexts(context, node.credentials().contexts.server))
+    monkeypatch.setattr(node, "credentials", lambda: bare)
+    # it is told when it first reads, or finds the connection closed, whichever comes first
+    with pytest.raises(DwcpError, match=r"CERTIFICATE_REQUIRED|connection lost|closed the connection"):
+        dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
+    wait_until(lambda: secured.server.counters().refused == 1, "the server counts it as refused")
+
+
+def test_the_certificate_is_that_of_the_key_that_proves_itself(secured: Pair, tmp_path: Path) -> None:
+    """A stolen conversation: the signatures are right, but the channel ends at somebody else."""
+    node = _node(secured.config)
+    session = impostor(secured, tmp_path)
+    original = node.link_settings
+    node.link_settings = lambda _=None: original(session.credentials)  # type: ignore[method-assign]
+    with pytest.raises(AuthenticationError):
+        dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
+    session.channel.link.close()
+
+
+def test_a_join_key_alone_does_not_join(secured: Pair, tmp_path: Path) -> None:
+    session = impostor(secured, tmp_path)
+    channel = dial_stream(_node(secured.config), f"127.0.0.1:{secured.port}", session, 1)
+    with pytest.raises(AuthenticationError):
+        confirm_stream(channel)
+    channel.link.close()
+    session.channel.link.close()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "first"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu aes avx\n", "TLS_AES"),
+        ("processor\t: 0\nflags\t\t: fpu aesx avx\n", "TLS_CHACHA20"),
+        ("processor\t: 0\nFeatures\t: fp asimd aes pmull\n", "TLS_AES"),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", "TLS_CHACHA20"),
+        ("", "TLS_AES"),
+    ],
+)
+def test_the_cipher_is_what_the_processor_does_best(cpuinfo: str, first: str) -> None:
+    suites = tls.preferred_suites(cpuinfo)
+    assert suites.startswith(first)
+    assert len(suites.split(":")) == 3
