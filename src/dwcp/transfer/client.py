@@ -75,11 +75,11 @@ class Peer:
         """
         if isinstance(source, str | os.PathLike):
             path = Path(source)
-            order_source: Source = _tree_source(path)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
+            order_source: Source = _tree_source(path)
         else:
-            order_source = StreamSource(source)
             remote = _remote_path(target, None)
+            order_source = StreamSource(source)
         order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
         try:
             return await self._run(order, on_progress)

@@ -115,6 +115,7 @@ class Receiver:
         for file in list(self._files.values()):
             file.close()
         self._planner.close()
+        self._tree.close()
         try:
             self._staging.discard()
         except OSError as error:

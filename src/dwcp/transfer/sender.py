@@ -82,6 +82,7 @@ class Sender:
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
+        self._scanner = threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True)
         self.progress = Progress()
         self.finished = threading.Event()
         self.error: DwcpError | None = None
@@ -90,7 +91,7 @@ class Sender:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True).start()
+        self._scanner.start()
 
     def abort(self, error: DwcpError) -> None:
         """Ends the transfer with `error`, unless it has ended."""
@@ -101,6 +102,11 @@ class Sender:
             self.finished.set()
             self._condition.notify_all()
         self._stop_streams()
+
+    def close(self) -> None:
+        """After it has finished: returns when nothing reads the source any more, which the caller closes."""
+        if self._scanner.is_alive():
+            self._scanner.join()
 
     def _finish(self) -> None:
         with self._condition:
@@ -163,6 +169,8 @@ class Sender:
             self._failed(str(error))
 
         for entry in self._source.entries(problem):
+            if self.finished.is_set():
+                return
             batch.append(entry)
             size += len(entry.path) + len(entry.link) + 64
             if len(batch) >= m.MAX_ENTRIES or size >= ENTRY_BYTES:

@@ -41,6 +41,7 @@ class ServedSession:
         self._channel = channel
         self._supersede = supersede
         self._engine: Sender | Receiver | None = None
+        self._source: TreeSource | None = None
         self._meter = Meter()
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
@@ -153,8 +154,9 @@ class ServedSession:
             raise
         finally:
             self._end_streams()
-            if isinstance(engine, Receiver):
-                engine.close()
+            engine.close()
+            if self._source is not None:
+                self._source.close()
             state, text = _outcome(engine)
             meter.remove(self._channel.link)
             board.end(request.transfer, state, text)
@@ -234,8 +236,9 @@ class ServedSession:
         except OSError as error:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
+        self._source = TreeSource(root, target)
         return Sender(
-            TreeSource(root, target),
+            self._source,
             self._channel,
             checksum=request.checksum,
             compression=Compression.of(self._node.config),
@@ -256,7 +259,8 @@ class ServedSession:
             )
         if write and export.read_only:
             raise RefusedError(f"export {display(name)} of node {self._node.identity.node_name!r} is read-only")
-        return Root(Path(export.path)), check_relative(rest)
+        parts = check_relative(rest)
+        return Root(Path(export.path)), parts
 
     # -- listings ------------------------------------------------------------------------------------------------------
 
