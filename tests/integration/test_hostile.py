@@ -14,6 +14,7 @@ from dwcp.errors import AuthenticationError, DwcpError
 from dwcp.hde import codecs
 from dwcp.hde.hashes import MIN_LEAF
 from dwcp.links.tcp import TcpLink
+from dwcp.links.tls import client_context
 from dwcp.transfer.channel import Channel
 from dwcp.wire import frames
 from dwcp.wire import messages as m
@@ -131,10 +132,51 @@ def test_dripping_handshakes_end_in_time(pair: Pair, watch: Watch, opening: byte
             sock.close()
 
 
+def test_a_dripping_hello_inside_of_tls_ends_in_time(pair: Pair, watch: Watch) -> None:
+    """Python's TLS takes the socket over; the deadline has to reach it all the same."""
+    secured = client_context().wrap_socket(_connect(pair))
+    over = threading.Event()
+
+    def drip() -> None:
+        for byte in HELLO[:-1]:
+            try:
+                secured.send(bytes([byte]))
+            except OSError:
+                return
+            if over.wait(HANDSHAKE / 5):
+                return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        wait_until(lambda: not pair.server._pending, "the deadline ends it", 6 * HANDSHAKE)
+    finally:
+        over.set()
+        thread.join()
+        secured.close()
+
+
 def test_more_connections_than_may_shake_hands(pair: Pair, watch: Watch) -> None:
     sockets = [_connect(pair) for _ in range(300)]
     for sock in sockets:
         _is_shown_the_door(sock)
+
+
+def test_a_machine_without_threads_to_spare_goes_on_listening(
+    pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = threading.Thread.start
+    refused = threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "dwcp-serve" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    _is_shown_the_door(_connect(pair))
+    assert refused.is_set()
 
 
 # -- data connections --------------------------------------------------------------------------------------------------
