@@ -203,6 +203,17 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
             channel.link.close()
 
 
+def test_a_session_has_not_more_streams_than_a_transfer_can_use(pair: Pair, watch: Watch) -> None:
+    with Attacker(pair) as evil:
+        evil.open()
+        joined = 0
+        with pytest.raises(DwcpError):
+            while joined < 1100:
+                evil.join(joined)
+                joined += 1
+        assert joined == 1024
+
+
 # -- what is announced -------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,9 @@ from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import STAGING, check_relative, display
 
+MAX_STREAMS = 1024
+"""Data connections at once, each with its thread: as many as transport.max_streams lets an initiator use."""
+
 log = structlog.get_logger()
 
 
@@ -61,8 +64,10 @@ class ServedSession:
         return self._channel.link.round_trip_seconds()
 
     def claim(self, stream: int) -> bool:
-        """False for a stream number that was used before."""
+        """False for a stream number that was used before. Raises RefusedError when there are too many."""
         with self._lock:
+            if len(self._streams) >= MAX_STREAMS:
+                raise RefusedError(f"a transfer has at most {MAX_STREAMS} data connections")
             new = stream not in self._claimed
             self._claimed.add(stream)
             return new and self._engine is not None
