@@ -328,6 +328,14 @@ def test_a_peer_that_stops_in_mid_block(pair: Pair, watch: Watch) -> None:
             evil.receive(m.StreamLost)
 
 
+def test_two_transfers_of_one_name(pair: Pair, watch: Watch) -> None:
+    """The name of a transfer is the initiator's choice; that two are alike is no reason to stumble."""
+    with Attacker(pair) as first, Attacker(pair) as second:
+        first.open(path=b"inbox/1", transfer="same")
+        second.open(path=b"inbox/2", transfer="same")
+        assert len({status.id for status in pair.board.live()}) == 2
+
+
 def test_refused_requests_leave_nothing_open(pair: Pair, watch: Watch) -> None:
     for path in (b"inbox/../x", b"inbox/.dwcp", b"nowhere/x", b"inbox//x", b"inbox/missing", b"fixed/x"):
         for direction in ("get", "put"):

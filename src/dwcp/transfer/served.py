@@ -148,8 +148,8 @@ class ServedSession:
             return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        board.begin(status, read, lambda: self.interrupt("cancelled here"))
-        log.info("transfer begins", transfer=request.transfer, role=role, peer=self.peer, path=display(request.path))
+        name = board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
             engine.start()
@@ -164,8 +164,8 @@ class ServedSession:
                 self._source.close()
             state, text = _outcome(engine)
             meter.remove(self._channel.link)
-            board.end(request.transfer, state, text)
-            log.info("transfer ended", transfer=request.transfer, state=state, reason=text)
+            board.end(name, state, text)
+            log.info("transfer ended", transfer=name, state=state, reason=text)
 
     def _control(self, engine: Sender | Receiver) -> None:
         while True:
