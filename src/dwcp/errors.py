@@ -129,6 +129,11 @@ class Interrupted(DwcpError):
     code = "interrupted"
 
 
+def unexpected(error: Exception) -> DwcpError:
+    """For what nobody foresaw, where it would otherwise end a thread that others wait for."""
+    return DwcpError(f"a fault of this program, which has logged it: {type(error).__name__}: {error}")
+
+
 def _by_code(cls: type[DwcpError]) -> dict[str, type[DwcpError]]:
     table = {cls.code: cls} if "code" in vars(cls) else {}
     for child in cls.__subclasses__():

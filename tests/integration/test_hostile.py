@@ -217,6 +217,68 @@ def test_a_session_has_not_more_streams_than_a_transfer_can_use(pair: Pair, watc
 # -- what is announced -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        m.Entry(path=b"..", type="dir"),
+        m.Entry(path=b"../escaped", type="file", size=1),
+        m.Entry(path=b"/etc/escaped", type="file", size=1),
+        m.Entry(path=b"a/./b", type="dir"),
+        m.Entry(path=b"a//b", type="file", size=1),
+        m.Entry(path=b"a/", type="dir"),
+        m.Entry(path=b"nul\0", type="file", size=1),
+        m.Entry(path=b"x" * 256, type="symlink", link=b"x"),
+        m.Entry(path=b"/".join([b"x" * 200] * 20) + b"/" + b"x" * 76, type="file", size=1),
+        m.Entry(path=b".dwcp", type="dir"),
+        m.Entry(path=b".dwcp/t-x", type="file", size=1),
+        m.Entry(path=b".dwcp", type="symlink", link=b"/"),
+        m.Entry(path=b"s", type="symlink", link=b"nul\0l"),
+        m.Entry(path=b"s", type="symlink", link=b""),
+        m.Entry(path=b"s", type="symlink", link=b"x" * 4096),
+        m.Entry(path=b"h", type="hardlink", link=b""),
+        m.Entry(path=b"h", type="hardlink", link=b"../outside"),
+        m.Entry(path=b"h", type="hardlink", link=b"/etc/passwd"),
+        m.Entry(path=b"h", type="hardlink", link=b".dwcp/x"),
+        m.Entry(path=b"h", type="hardlink", link=b"h"),
+        m.Entry(path=b"f", type="file", size=2**63 - 1),
+        m.Entry(path=b"f", type="file", size=2**44 + 1),
+        m.Entry(path=b"f", type="file", size=0, mtime_ns=2**64 - 1),
+        m.Entry(path=b"f", type="file", size=0, mtime_ns=-(2**63)),
+        m.Entry(path=b"d", type="dir", mode=2**32 - 1, mtime_ns=2**64 - 1),
+        m.Entry(path=b"s", type="symlink", link=b"x", mtime_ns=-(2**63)),
+        m.Entry(path=b"d", type="dir", size=2**63 - 1),
+        m.Entry(path=b"s", type="symlink", link=b"x", size=2**63 - 1),
+        m.Entry(path=b"stream", type="stream"),
+        m.Entry(path=b"\xff\xfe\x1b[31m", type="file", size=0),
+    ],
+    ids=lambda entry: f"{entry.type}-{entry.path[:12]!r}-{entry.link[:12]!r}-{entry.size}-{entry.mtime_ns}",
+)
+@pytest.mark.parametrize("target", [b"inbox", b"inbox/sub"])
+def test_hostile_entries_are_answered_and_stay_inside(
+    pair: Pair, tmp_path: Path, entry: m.Entry, target: bytes
+) -> None:
+    with Attacker(pair) as evil:
+        evil.open(path=target)
+        evil.announce(m.Entry(path=b"", type="dir", mode=0o755), entry)
+        evil.send(m.Scanned(count=2, complete=True))
+        last = evil.answer(m.Error, m.Need, m.Finished)
+        if b".." in entry.path or entry.path.startswith((b"/", b".dwcp")):
+            assert isinstance(last, m.Error)
+            assert last.code == "refused"
+    assert not list(tmp_path.glob("*escaped*"))
+    assert not list(tmp_path.glob("inbox/*escaped*"))
+    wait_until(lambda: not pair.board.live(), "it is ended")
+
+
+def test_streams_of_any_length_cost_no_more_than_one(pair: Pair, watch: Watch) -> None:
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(*(m.Entry(path=b"%d" % n, type="stream") for n in range(100)))
+        error = evil.answer(m.Error)
+        assert isinstance(error, m.Error)
+        assert error.code == "protocol"
+
+
 def test_more_files_at_once_than_are_allowed(pair: Pair, watch: Watch) -> None:
     with Attacker(pair) as evil:
         evil.open()
@@ -410,6 +472,30 @@ def _serve_entries(*entries: m.Entry) -> Callable[[EvilServer, Channel, m.Messag
 
 
 DIRECTORY = m.Entry(path=b"", type="dir", mode=0o755)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (DIRECTORY, m.Entry(path=b"../escaped", type="dir")),
+        (DIRECTORY, m.Entry(path=b"/tmp/escaped", type="dir")),
+        (DIRECTORY, m.Entry(path=b"a/../../escaped", type="symlink", link=b"/")),
+        (DIRECTORY, m.Entry(path=b"h", type="hardlink", link=b"../../victim")),
+        (DIRECTORY, m.Entry(path=b"out", type="symlink", link=b"/tmp"), m.Entry(path=b"out/escaped", type="dir")),
+        (m.Entry(path=b"escaped/../../escaped", type="dir"),),
+        (m.Entry(path=b"", type="file", size=2**63 - 1),),
+        (m.Entry(path=b"", type="hardlink", link=b""),),
+        (m.Entry(path=b"", type="symlink", link=b"\0"),),
+    ],
+)
+def test_a_server_that_names_what_it_should_not(pair: Pair, tmp_path: Path, entries: tuple[m.Entry, ...]) -> None:
+    (tmp_path / "into").mkdir()
+    (tmp_path / "victim").write_text("mine")
+    with EvilServer(pair, _serve_entries(*entries)) as server, pytest.raises(DwcpError):
+        pair.do(lambda peer: peer.get("inbox/x", tmp_path / "into" / "x"), server.config)
+    assert not Path("/tmp/escaped").exists()
+    assert not list(tmp_path.rglob("*escaped*"))
+    assert (tmp_path / "victim").stat().st_nlink == 1
 
 
 def test_a_server_that_sends_more_than_was_asked_for_stays_below_the_target(pair: Pair, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ MIN_LEAF = 1024 * 1024
 MAX_LEAF = 16 * 1024 * 1024
 MAX_LEAVES = 2**20
 """With MAX_LEAF: objects up to 16 TiB, the limit of a file on ext4."""
+MAX_SIZE = MAX_LEAF * MAX_LEAVES
 LEAVES_WANTED = 2**16
 """Leaves grow with the object so that its leaf list stays at 1 MiB, until they are MAX_LEAF."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dwcp.errors import DwcpError, RefusedError
+from dwcp.errors import DwcpError, RefusedError, unexpected
 from dwcp.files.root import FATAL, Directories, Root, failure
 from dwcp.files.staging import Staging
 from dwcp.transfer.incoming import Incoming
@@ -101,6 +101,10 @@ class Committer:
                 return
             except OSError as error:
                 self._fatal(failure(error, "cannot write to", b"the disk"))
+                return
+            except Exception as error:
+                log.exception("files cannot be published through a fault of this program")
+                self._fatal(unexpected(error))
                 return
 
     def _round(self, ready: list[Incoming], written: dict[Incoming, list[int]]) -> None:

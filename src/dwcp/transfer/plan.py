@@ -17,7 +17,7 @@ from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import PACK_FILE
 from dwcp.wire.messages import Entry
-from dwcp.wire.paths import check_relative, display
+from dwcp.wire.paths import check_link, check_relative, display
 
 
 class Plan(Enum):
@@ -60,8 +60,11 @@ class Planner:
         if not target:
             raise RefusedError("an export itself cannot be replaced by a file; name a path below it")
         if entry.type == "symlink":
+            check_link(entry.link)
             return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
+            if not entry.link:
+                raise RefusedError(f"{display(entry.path)} is refused: a hard link needs the name of a file")
             linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
             return Plan.UNCHANGED if linked else Plan.DONE
         return self._plan_file(file)

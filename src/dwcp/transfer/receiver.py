@@ -15,11 +15,11 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, from_code
+from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, from_code, unexpected
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
-from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
+from dwcp.hde.hashes import HASHES, MAX_LEAF, MAX_SIZE, XXH3
 from dwcp.hde.index import cut, pack_index, page_hashes
 from dwcp.transfer.channel import BodyError, Channel
 from dwcp.transfer.commit import Committer, apply_metadata
@@ -69,6 +69,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._announced = self._settled = 0
         self._scanned: m.Scanned | None = None
+        self._is_stream = False
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
@@ -133,6 +134,9 @@ class Receiver:
             self.tell_and_abort(error)
         except OSError as error:
             self.tell_and_abort(failure(error, "cannot work on", os.fsencode(self._root.path)))
+        except Exception as error:
+            log.exception("a transfer ends through a fault of this program")
+            self.tell_and_abort(unexpected(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
         if not self.finished.is_set():
@@ -157,11 +161,20 @@ class Receiver:
 
     def handle(self, message: m.Message, body: bytes) -> None:
         """One message of the control connection. Raises ProtocolError for what has no place here."""
+        try:
+            self._handle(message, body)
+        except DwcpError:
+            raise
+        except Exception as error:
+            log.exception("a message cannot be handled through a fault of this program")
+            raise unexpected(error) from error
+
+    def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
             case m.Entries():
                 self._entries(message, body)
             case m.Scanned():
-                if message.count != self._announced:
+                if message.count != self._announced or self._scanned is not None:
                     raise ProtocolError("the peer lost count of its files")
                 self._scanned = message
                 self._planning.submit(self._guard, self._finish_if_done)
@@ -188,16 +201,26 @@ class Receiver:
         return file
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
-        if message.first != self._announced:
+        if message.first != self._announced or self._scanned is not None:
             raise ProtocolError("the peer lost count of its files")
         if self._announced - self._settled > MAX_UNSETTLED + m.MAX_ENTRIES:
             raise ProtocolError("the peer announces more files at once than are allowed")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
+        self._check(entries)
         self._announced += len(entries)
         self.progress.add(
             files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
         )
         self._planning.submit(self._guard, lambda: self._plan(message.first, entries))
+
+    def _check(self, entries: list[m.Entry]) -> None:
+        """Raises ProtocolError for entries that no sender makes, before anything is allocated for them."""
+        for entry in entries:
+            if entry.size > (MAX_SIZE if entry.type == "file" else 0):
+                raise ProtocolError(f"the peer announces a {entry.type} of {entry.size} bytes")
+        if self._is_stream or (len(entries) + self._announced > 1 and any(e.type == "stream" for e in entries)):
+            raise ProtocolError("the peer announces something beside a stream, which comes alone")
+        self._is_stream = entries[0].type == "stream"
 
     def _plan(self, first: int, entries: list[m.Entry]) -> None:
         whole: list[int] = []
@@ -328,6 +351,9 @@ class Receiver:
             raise
         except DwcpError as error:
             self.tell_and_abort(error)
+        except Exception as error:
+            log.exception("a stream ends through a fault of this program")
+            self.tell_and_abort(unexpected(error))
         finally:
             with self._lock:
                 self._active_streams -= 1

@@ -23,6 +23,7 @@ from dwcp.errors import (
     TemporaryError,
     UnreachableError,
     from_code,
+    unexpected,
 )
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
@@ -136,6 +137,9 @@ class Sender:
             step()
         except DwcpError as error:
             self.tell_and_abort(error)
+        except Exception as error:
+            log.exception("a transfer ends through a fault of this program")
+            self.tell_and_abort(unexpected(error))
 
     def tell_and_abort(self, error: DwcpError) -> None:
         if not self.finished.is_set() and not isinstance(error, TemporaryError):
@@ -200,6 +204,15 @@ class Sender:
 
     def handle(self, message: m.Message, body: bytes) -> None:
         """One message of the control connection. Raises ProtocolError for what has no place here."""
+        try:
+            self._handle(message, body)
+        except DwcpError:
+            raise
+        except Exception as error:
+            log.exception("a message cannot be handled through a fault of this program")
+            raise unexpected(error) from error
+
+    def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
             case m.Need():
                 self._need(message, body)
@@ -420,6 +433,11 @@ class Sender:
                     raise UnreachableError("the peer has given this stream up")
                 self._perform(task, number, channel)
             channel.send(m.Bye())
+        except DwcpError:
+            raise
+        except Exception as error:
+            log.exception("a stream ends through a fault of this program")
+            self.tell_and_abort(unexpected(error))
         finally:
             with self._condition:
                 self._channels.pop(number, None)

@@ -41,6 +41,12 @@ def check_relative(path: bytes) -> tuple[bytes, ...]:
     return parts
 
 
+def check_link(target: bytes) -> None:
+    """Of a symlink, which is never followed and may lead anywhere. Raises RefusedError for one that cannot exist."""
+    if not 0 < len(target) < MAX_PATH or b"\0" in target:
+        raise RefusedError(f"a symlink to {display(target[:100])} is refused: no file system can hold it")
+
+
 def display(path: bytes) -> str:
     """A path for people: quoted, with whatever is not printable UTF-8 escaped."""
     return ascii(os.fsdecode(path)) if not _printable(path) else "'" + path.decode() + "'"
