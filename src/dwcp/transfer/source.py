@@ -12,9 +12,10 @@ from typing import BinaryIO, Protocol
 from dwcp.errors import StorageError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.files.scan import Found, Problem, scan
-from dwcp.hde.hashes import MIN_LEAF
+from dwcp.hde.hashes import MAX_SIZE, MIN_LEAF
+from dwcp.units import format_size
 from dwcp.wire.messages import Entry
-from dwcp.wire.paths import display
+from dwcp.wire.paths import MAX_PATH, display
 
 STREAM_WINDOW = 64
 """Leaves of a stream kept until the receiver has them on disk: 64 MiB, since they cannot be read again."""
@@ -65,6 +66,12 @@ class TreeSource:
         """Raises NotFoundError, RefusedError or StorageError when the start itself cannot be read."""
         first_names: dict[tuple[int, int], bytes] = {}
         for found in scan(self._root, self._start, problem):
+            if len(found.path) > MAX_PATH:
+                problem(StorageError(f"{display(found.path)} is left out: its path has more than {MAX_PATH} bytes"))
+                continue
+            if found.stat.st_size > MAX_SIZE and stat.S_ISREG(found.stat.st_mode):
+                problem(StorageError(f"{display(found.path)} is left out: more than {format_size(MAX_SIZE)}"))
+                continue
             entry = self._entry(found, first_names)
             if entry is None:
                 problem(StorageError(f"{display(found.path)} is left out: sockets, FIFOs and devices are not sent"))
