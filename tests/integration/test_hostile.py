@@ -270,6 +270,13 @@ def test_hostile_entries_are_answered_and_stay_inside(
     wait_until(lambda: not pair.board.live(), "it is ended")
 
 
+def test_giants_cost_nothing_before_they_come(pair: Pair, watch: Watch) -> None:
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(*(m.Entry(path=b"%d" % n, type="file", size=2**44 - n) for n in range(512)))
+        assert isinstance(evil.answer(m.Error, m.Need), m.Error | m.Need)
+
+
 def test_streams_of_any_length_cost_no_more_than_one(pair: Pair, watch: Watch) -> None:
     with Attacker(pair) as evil:
         evil.open()

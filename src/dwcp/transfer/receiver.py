@@ -28,9 +28,8 @@ from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
-from dwcp.transfer.sender import MAX_UNSETTLED
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import PACK_BYTES
+from dwcp.transfer.work import MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
@@ -67,7 +66,7 @@ class Receiver:
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._lock = threading.Lock()
-        self._announced = self._settled = 0
+        self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
         self._is_stream = False
         self._wanted_bytes = 0
@@ -203,10 +202,12 @@ class Receiver:
     def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced or self._scanned is not None:
             raise ProtocolError("the peer lost count of its files")
-        if self._announced - self._settled > MAX_UNSETTLED + m.MAX_ENTRIES:
-            raise ProtocolError("the peer announces more files at once than are allowed")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
         self._check(entries)
+        with self._lock:
+            self._unsettled += sum(map(weight, entries))
+            if self._unsettled > MAX_UNSETTLED_AT_ONCE:
+                raise ProtocolError("the peer announces more files at once than are allowed")
         self._announced += len(entries)
         self.progress.add(
             files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
@@ -564,6 +565,7 @@ class Receiver:
         with self._lock:
             if self._files.pop(file.id, None) is not None:
                 self._settled += 1
+                self._unsettled -= weight(file.entry)
 
     def _finish_if_done(self) -> None:
         with self._lock:

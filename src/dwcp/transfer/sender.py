@@ -35,13 +35,22 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
-from dwcp.transfer.work import PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
+from dwcp.transfer.work import (
+    MAX_UNSETTLED,
+    PACK_FILE,
+    PACKED,
+    LeafTask,
+    Mode,
+    Outgoing,
+    PackTask,
+    Task,
+    Work,
+    weight,
+)
 from dwcp.wire import messages as m
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
 
-MAX_UNSETTLED = 8192
-"""Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
 """Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
 SEGMENT = 2048
@@ -79,7 +88,7 @@ class Sender:
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
-        self._announced = self._settled = 0
+        self._announced = self._unsettled = 0
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
@@ -166,7 +175,7 @@ class Sender:
 
     def _scan(self) -> None:
         batch: list[m.Entry] = []
-        size = 0
+        size = heft = 0
 
         def problem(error: DwcpError) -> None:
             self._scan_complete = False
@@ -177,22 +186,24 @@ class Sender:
                 return
             batch.append(entry)
             size += len(entry.path) + len(entry.link) + 64
-            if len(batch) >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
+            heft += weight(entry)
+            if heft >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._announce(batch)
-                batch, size = [], 0
+                batch, size, heft = [], 0, 0
         if batch:
             self._announce(batch)
         self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
 
     def _announce(self, entries: list[m.Entry]) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: self.finished.is_set() or self._announced - self._settled < MAX_UNSETTLED)
+            self._condition.wait_for(lambda: self.finished.is_set() or self._unsettled < MAX_UNSETTLED)
             if self.finished.is_set():
                 raise self.error or Interrupted("the transfer has ended")
             first = self._announced
             for number, entry in enumerate(entries, first):
                 self._files[number] = Outgoing(number, entry, self._hash.size)
             self._announced += len(entries)
+            self._unsettled += sum(map(weight, entries))
             self.progress.add(
                 files_total=sum(entry.type != "dir" for entry in entries),
                 bytes_total=sum(entry.size for entry in entries),
@@ -403,8 +414,8 @@ class Sender:
         if reader is not None:
             reader.close()
         with self._condition:
-            self._files.pop(file.id, None)
-            self._settled += 1
+            if self._files.pop(file.id, None) is not None:
+                self._unsettled -= weight(file.entry)
             self._condition.notify_all()
 
     def _failed(self, line: str) -> None:
