@@ -134,7 +134,7 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(arguments: list[str], 
     ("arguments", "code", "words"),
     [
         (["send", "/no/such", "node2:inbox/"], 3, "cannot read '/no/such': No such file or directory"),
-        (["send", "/etc/passwd", "node9:inbox/"], 3, "no peer 'node9' in the configuration; known peers: node2"),
+        (["send", "/etc/passwd", "node9:inbox/"], 3, "no peer 'node9'; known peers: node2"),
         (["send", "/etc/passwd", "node2:nope/x"], 3, "node 'node2' has no export 'nope'; it has: inbox"),
         (["get", "node2:inbox/no/such", "x"], 3, "'inbox/no/such': it does not exist"),
         (["ls", "node2:nope"], 3, "has no export 'nope'"),

@@ -7,7 +7,9 @@ import gc
 import io
 import os
 import resource
+import shutil
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -216,7 +218,7 @@ def test_a_missing_source_and_a_missing_remote(pair: Pair, tmp_path: Path) -> No
         pair.send(tmp_path / "nothing-here", "inbox/x")
     with pytest.raises(NotFoundError, match="does not exist"):
         pair.get("inbox/nothing-here", tmp_path / "x")
-    with pytest.raises(NotFoundError, match="no peer 'c' in the configuration; known peers: b"):
+    with pytest.raises(NotFoundError, match="no peer 'c'; known peers: b"):
         asyncio.run(_connect("c", pair.config))
 
 
@@ -367,3 +369,33 @@ def test_storage_errors_are_named_at_both_ends(pair: Pair, tmp_path: Path) -> No
     assert "the disk is full" in pair.board.recent()[0].error
     pair.send(tmp_path / "file", "inbox/file")
     assert (pair.inbox / "file").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_a_file_larger_than_any_that_can_be_received_is_named_and_left_out(pair: Pair) -> None:
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no file system here that has sparse files of this size")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as tree:
+        (Path(tree) / "small").write_text("x")
+        with (Path(tree) / "vast").open("wb") as file:
+            file.truncate(2**60)
+        with pytest.raises(PartialError, match="'vast' is left out: more than 16.0 TiB"):
+            pair.send(tree, "inbox/tree")
+    assert (pair.inbox / "tree" / "small").read_text() == "x"
+
+
+def test_a_path_longer_than_can_be_said_is_named_and_left_out(pair: Pair, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "small").write_text("x")
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir("d" * 250, dir_fd=here)
+        deeper = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    with pytest.raises(PartialError, match="is left out: its path has more than 4096 bytes"):
+        pair.send(tree, "inbox/tree")
+    assert (pair.inbox / "tree" / "small").read_text() == "x"
+    for path in (tree, pair.inbox / "tree"):
+        shutil.rmtree(path)

@@ -43,7 +43,10 @@ def add(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Know the node that listens on HOST:PORT and has FINGERPRINT (`dwcp id` there shows it) as NAME."""
+    """Know the node on HOST:PORT as NAME.
+
+    FINGERPRINT is what `dwcp id` shows there.
+    """
     config = load_files(files, overrides)
     if (fingerprint is None) != trust_first_use:
         raise UsageError(

@@ -6,6 +6,7 @@ handed out is a frozen copy.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -86,10 +87,20 @@ class Board:
 
     def begin(
         self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]
-    ) -> None:
-        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it."""
+    ) -> str:
+        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it.
+
+        Returns the id to `end` it by: a peer chose `status.id`, and may have chosen that of another live one.
+        """
         with self._lock:
-            self._live[status.id] = _Live(replace(status, started_at=time.time()), self._clock(), read, cancel)
+            name = status.id
+            for number in itertools.count(2):
+                if name not in self._live:
+                    break
+                name = f"{status.id}-{number}"
+            status = replace(status, id=name, started_at=time.time())
+            self._live[name] = _Live(status, self._clock(), read, cancel)
+        return name
 
     def end(self, transfer_id: str, state: State, error: str = "") -> None:
         """Moves a transfer to the recent ones, its counters as they are now."""

@@ -79,13 +79,13 @@ class Peer:
         """
         if isinstance(source, str | os.PathLike):
             path = Path(source)
-            order_source: Source = _tree_source(path)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
+            order_source: Source = _tree_source(path)
         else:
             if target.endswith("/") or "/" not in target:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
-            order_source = StreamSource(source)
             remote = _remote_path(target, None)
+            order_source = StreamSource(source)
         order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
         try:
             return await self._run(order, on_progress)

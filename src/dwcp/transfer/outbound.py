@@ -206,8 +206,7 @@ class Outbound:
                     engine.start()
                     self._drive(engine, session)
             finally:
-                if isinstance(engine, Receiver):
-                    engine.close()
+                engine.close()
         finally:
             self._meter.remove(control.link)
             self._node.unwatch(control.link)

@@ -63,6 +63,8 @@ class Planner:
             check_link(entry.link)
             return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
+            if not entry.link:
+                raise RefusedError(f"{display(entry.path)} is refused: a hard link needs the name of a file")
             linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
             return Plan.UNCHANGED if linked else Plan.DONE
         return self._plan_file(file)

@@ -28,9 +28,8 @@ from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
-from dwcp.transfer.sender import MAX_UNSETTLED
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import PACK_BYTES
+from dwcp.transfer.work import MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
@@ -69,8 +68,9 @@ class Receiver:
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._lock = threading.Lock()
-        self._announced = self._settled = 0
+        self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
+        self._is_stream = False
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
@@ -117,6 +117,7 @@ class Receiver:
         for file in list(self._files.values()):
             file.close()
         self._planner.close()
+        self._tree.close()
         try:
             self._staging.discard()
         except OSError as error:
@@ -168,11 +169,20 @@ class Receiver:
 
     def handle(self, message: m.Message, body: bytes) -> None:
         """One message of the control connection. Raises ProtocolError for what has no place here."""
+        try:
+            self._handle(message, body)
+        except DwcpError:
+            raise
+        except Exception as error:
+            log.exception("a message cannot be handled through a fault of this program")
+            raise fault(error) from error
+
+    def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
             case m.Entries():
                 self._entries(message, body)
             case m.Scanned():
-                if message.count != self._announced:
+                if message.count != self._announced or self._scanned is not None:
                     raise ProtocolError("the peer lost count of its files")
                 self._scanned = message
                 self._planning.submit(self._guard, self._finish_if_done)
@@ -206,16 +216,28 @@ class Receiver:
         return file
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
-        if message.first != self._announced:
+        if message.first != self._announced or self._scanned is not None:
             raise ProtocolError("the peer lost count of its files")
-        if self._announced - self._settled > MAX_UNSETTLED + m.MAX_ENTRIES:
-            raise ProtocolError("the peer announces more files at once than are allowed")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
+        self._check(entries)
+        with self._lock:
+            self._unsettled += sum(weight(entry, self._least_leaf) for entry in entries)
+            if self._unsettled > MAX_UNSETTLED_AT_ONCE:
+                raise ProtocolError("the peer announces more files at once than are allowed")
         self._announced += len(entries)
         self.progress.add(
             files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
         )
         self._planning.submit(self._guard, lambda: self._plan(message.first, entries))
+
+    def _check(self, entries: list[m.Entry]) -> None:
+        """Raises ProtocolError for entries that no sender makes, before anything is allocated for them."""
+        for entry in entries:
+            if entry.size > (m.MAX_FILE if entry.type == "file" else 0):
+                raise ProtocolError(f"the peer announces a {entry.type} of {entry.size} bytes")
+        if self._is_stream or (len(entries) + self._announced > 1 and any(e.type == "stream" for e in entries)):
+            raise ProtocolError("the peer announces something beside a stream, which comes alone")
+        self._is_stream = entries[0].type == "stream"
 
     def _plan(self, first: int, entries: list[m.Entry]) -> None:
         whole: list[int] = []
@@ -564,6 +586,7 @@ class Receiver:
         with self._lock:
             if self._files.pop(file.id, None) is not None:
                 self._settled += 1
+                self._unsettled -= weight(file.entry, self._least_leaf)
 
     def _finish_if_done(self) -> None:
         with self._lock:

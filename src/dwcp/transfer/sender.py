@@ -35,13 +35,23 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
-from dwcp.transfer.work import PACK_BYTES, PACK_FILE, PACKED, LeafTask, Mode, Outgoing, PackTask, Task, Work
+from dwcp.transfer.work import (
+    MAX_UNSETTLED,
+    PACK_BYTES,
+    PACK_FILE,
+    PACKED,
+    LeafTask,
+    Mode,
+    Outgoing,
+    PackTask,
+    Task,
+    Work,
+    weight,
+)
 from dwcp.wire import messages as m
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
 
-MAX_UNSETTLED = 8192
-"""Files announced and not settled: bounds the memory of both ends, while enough are under way for a long link."""
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
 MAX_RESENDS = 64
@@ -80,13 +90,14 @@ class Sender:
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._condition = threading.Condition()
-        self._announced = self._settled = 0
+        self._announced = self._unsettled = 0
         self._unanswered_bytes = 0
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._fruitless = 0
         self._settled_at_loss = -1
         self._scan_complete = True
+        self._scanner = threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True)
         self.progress = Progress()
         self.finished = threading.Event()
         self.error: DwcpError | None = None
@@ -95,7 +106,7 @@ class Sender:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True).start()
+        self._scanner.start()
 
     def abort(self, error: DwcpError) -> None:
         """Ends the transfer with `error`, unless it has ended."""
@@ -106,6 +117,11 @@ class Sender:
             self.finished.set()
             self._condition.notify_all()
         self._stop_streams()
+
+    def close(self) -> None:
+        """After it has finished: returns when nothing reads the source any more, which the caller closes."""
+        if self._scanner.is_alive():
+            self._scanner.join()
 
     def _finish(self) -> None:
         with self._condition:
@@ -171,25 +187,28 @@ class Sender:
 
     def _scan(self) -> None:
         batch: list[m.Entry] = []
-        size = 0
+        size = heft = 0
 
         def problem(error: DwcpError) -> None:
             self._scan_complete = False
             self._failed(str(error))
 
         for entry in self._source.entries(problem):
+            if self.finished.is_set():
+                return
             batch.append(entry)
             size += len(entry.path) + len(entry.link) + 64
-            if len(batch) >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
+            heft += weight(entry, self._least_leaf)
+            if heft >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._announce(batch)
-                batch, size = [], 0
+                batch, size, heft = [], 0, 0
         if batch:
             self._announce(batch)
         self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
 
     def _announce(self, entries: list[m.Entry]) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: self.finished.is_set() or self._announced - self._settled < MAX_UNSETTLED)
+            self._condition.wait_for(lambda: self.finished.is_set() or self._unsettled < MAX_UNSETTLED)
             if self.finished.is_set():
                 raise self.error or Interrupted("the transfer has ended")
             first = self._announced
@@ -197,6 +216,7 @@ class Sender:
                 self._files[number] = Outgoing(number, entry, self._hash.size, self._least_leaf)
             self._announced += len(entries)
             self._unanswered_bytes += sum(entry.size for entry in entries)
+            self._unsettled += sum(weight(entry, self._least_leaf) for entry in entries)
             self.progress.add(
                 files_total=sum(entry.type != "dir" for entry in entries),
                 bytes_total=sum(entry.size for entry in entries),
@@ -208,6 +228,15 @@ class Sender:
 
     def handle(self, message: m.Message, body: bytes) -> None:
         """One message of the control connection. Raises ProtocolError for what has no place here."""
+        try:
+            self._handle(message, body)
+        except DwcpError:
+            raise
+        except Exception as error:
+            log.exception("a message cannot be handled through a fault of this program")
+            raise fault(error) from error
+
+    def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
             case m.Need():
                 self._need(message, body)
@@ -429,8 +458,8 @@ class Sender:
         if reader is not None:
             reader.close()
         with self._condition:
-            self._files.pop(file.id, None)
-            self._settled += 1
+            if self._files.pop(file.id, None) is not None:
+                self._unsettled -= weight(file.entry, self._least_leaf)
             self._condition.notify_all()
 
     def _failed(self, line: str) -> None:

@@ -46,6 +46,7 @@ class ServedSession:
         self._channel = channel
         self._supersede = supersede
         self._engine: Sender | Receiver | None = None
+        self._source: TreeSource | None = None
         self._meter = Meter()
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
@@ -167,8 +168,8 @@ class ServedSession:
             return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        board.begin(status, read, lambda: self.interrupt("cancelled here"))
-        log.info("transfer begins", transfer=request.transfer, role=role, peer=self.peer, path=display(request.path))
+        name = board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
             engine.start()
@@ -181,12 +182,13 @@ class ServedSession:
             raise
         finally:
             self._end_streams()
-            if isinstance(engine, Receiver):
-                engine.close()
+            engine.close()
+            if self._source is not None:
+                self._source.close()
             state, text = _outcome(engine)
             meter.remove(self._channel.link)
-            board.end(request.transfer, state, text)
-            log.info("transfer ended", transfer=request.transfer, state=state, reason=text)
+            board.end(name, state, text)
+            log.info("transfer ended", transfer=name, state=state, reason=text)
 
     def _drain(self) -> None:
         """Reads what the peer sent before it could know that it is refused: a connection that is closed over unread
@@ -273,8 +275,9 @@ class ServedSession:
         except OSError as error:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
+        self._source = TreeSource(root, target)
         return Sender(
-            TreeSource(root, target),
+            self._source,
             self._channel,
             checksum=request.checksum,
             least_leaf=1 << request.leaf_log,
@@ -296,7 +299,8 @@ class ServedSession:
             )
         if write and export.read_only:
             raise RefusedError(f"export {display(name)} of node {self._node.identity.node_name!r} is read-only")
-        return Root(Path(export.path)), check_relative(rest)
+        parts = check_relative(rest)
+        return Root(Path(export.path)), parts
 
     # -- listings ------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ class TransportServer:
         self._lock = threading.Lock()
         self._sessions: dict[bytes, ServedSession] = {}
         self._pending: dict[socket.socket, float] = {}
+        """When each handshake has to be over. The keys are duplicates: TLS takes the accepted one over."""
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
 
@@ -83,7 +84,9 @@ class TransportServer:
                 session.ended.wait(max(0.0, deadline - time.monotonic()))
         for session in self._all_sessions():
             session.interrupt("the manager is stopping; the transfer resumes when it is started again")
-        for thread in list(self._threads):
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(timeout=max(0.1, deadline + 2 - time.monotonic()))
 
     def apply(self, config: Config) -> None:
@@ -140,32 +143,52 @@ class TransportServer:
                 log.warning("cannot accept a connection", reason=str(error))
                 self._stopping.wait(ACCEPT_PAUSE)
                 continue
-            security = self.node.config.security
             with self._lock:
-                full = len(self._pending) >= security.max_pending_handshakes
-                if not full:
-                    self._pending[sock] = time.monotonic() + security.handshake_timeout
+                full = len(self._pending) >= self.node.config.security.max_pending_handshakes
             if full:
                 self._refused(str(address[0]), RefusedError("too many handshakes at once (max_pending_handshakes)"))
                 sock.close()
                 continue
-            thread = threading.Thread(target=self._serve, args=(sock, str(address[0])), name="dwcp-serve", daemon=True)
-            self._threads.add(thread)
+            try:
+                self._begin(sock, str(address[0]))
+            except (OSError, RuntimeError) as error:
+                self._refused(str(address[0]), TemporaryError(f"no descriptor or thread to serve it: {error}"))
+                sock.close()
+                self._stopping.wait(ACCEPT_PAUSE)
+
+    def _begin(self, sock: socket.socket, address: str) -> None:
+        """Serves a connection in its own thread. Raises OSError or RuntimeError where there is nothing left for it."""
+        guard = sock.dup()
+        thread = threading.Thread(target=self._serve, args=(sock, guard, address), name="dwcp-serve", daemon=True)
+        with self._lock:
+            self._pending[guard] = time.monotonic() + self.node.config.security.handshake_timeout
+        try:
             thread.start()
+        except RuntimeError:
+            self._settle(guard)
+            raise
 
     def _reap(self, listener: socket.socket) -> None:
         """Ends handshakes that take too long, however lively they drip."""
         while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
             now = time.monotonic()
             with self._lock:
-                late = [sock for sock, deadline in self._pending.items() if deadline < now]
-                for sock in late:
+                late = [guard for guard, deadline in self._pending.items() if deadline < now]
+                for guard in late:
                     with contextlib.suppress(OSError):
                         # the connection may have ended by itself
-                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                        guard.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, sock: socket.socket, address: str) -> None:
+    def _settle(self, guard: socket.socket) -> None:
+        """The handshake is over, one way or the other; may be called again."""
+        with self._lock:
+            self._pending.pop(guard, None)
+            guard.close()
+
+    def _serve(self, sock: socket.socket, guard: socket.socket, address: str) -> None:
         channel: Channel | None = None
+        with self._lock:
+            self._threads.add(threading.current_thread())
         try:
             credentials = self.node.credentials()
             settings = self.node.link_settings(credentials)
@@ -173,9 +196,9 @@ class TransportServer:
             channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
-                self._serve_session(credentials, channel, message, head, sock)
+                self._serve_session(credentials, channel, message, head, guard)
             elif isinstance(message, m.Join):
-                self._serve_stream(channel, message, sock)
+                self._serve_stream(channel, message, guard)
             else:
                 raise ProtocolError(f"a connection begins with a {type(message).__name__}")
         except EOFError:
@@ -185,17 +208,16 @@ class TransportServer:
             if channel is not None:
                 self._explain(channel, error)
         finally:
+            self._settle(guard)
             with self._lock:
-                self._pending.pop(sock, None)
                 self._threads.discard(threading.current_thread())
             if channel is not None:
                 channel.link.close()
             else:
                 sock.close()
 
-    def _admitted(self, sock: socket.socket, channel: Channel) -> None:
-        with self._lock:
-            self._pending.pop(sock, None)
+    def _admitted(self, guard: socket.socket, channel: Channel) -> None:
+        self._settle(guard)
         channel.link.set_read_timeout(self.node.config.transport.read_timeout)
 
     def _refused(self, address: str, error: DwcpError) -> None:
@@ -212,11 +234,11 @@ class TransportServer:
             channel.send(m.Error(code=error.code, message=text[:4000]))
 
     def _serve_session(
-        self, credentials: Credentials, channel: Channel, hello: m.Hello, head: bytes, sock: socket.socket
+        self, credentials: Credentials, channel: Channel, hello: m.Hello, head: bytes, guard: socket.socket
     ) -> None:
         welcome = m.Welcome(session=os.urandom(16), join_key=os.urandom(32))
         peer = respond(self.node, credentials, channel, hello, head, welcome)
-        self._admitted(sock, channel)
+        self._admitted(guard, channel)
         session = ServedSession(self.node, channel, peer, self._supersede)
         with self._lock:
             self._sessions[welcome.session] = session
@@ -229,14 +251,14 @@ class TransportServer:
                 del self._sessions[welcome.session]
             self.node.unwatch(channel.link)
 
-    def _serve_stream(self, channel: Channel, join: m.Join, sock: socket.socket) -> None:
+    def _serve_stream(self, channel: Channel, join: m.Join, guard: socket.socket) -> None:
         with self._lock:
             session = self._sessions.get(join.session)
         if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
             raise AuthenticationError("a data connection does not belong to any session here")
         try:
             check_certificate(channel, session.peer_key)
-            self._admitted(sock, channel)
+            self._admitted(guard, channel)
             channel.send(m.Joined())
             session.run_stream(join.stream, channel)
         finally:

@@ -13,8 +13,9 @@ from dwcp.errors import StorageError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.files.scan import Found, Problem, scan
 from dwcp.hde.hashes import MIN_LEAF
+from dwcp.units import format_size
 from dwcp.wire.messages import MAX_FILE, Entry
-from dwcp.wire.paths import display
+from dwcp.wire.paths import MAX_PATH, display
 
 STREAM_WINDOW = 64
 """Leaves of a stream kept until the receiver has them on disk: 64 MiB, since they cannot be read again."""
@@ -65,8 +66,11 @@ class TreeSource:
         """Raises NotFoundError, RefusedError or StorageError when the start itself cannot be read."""
         first_names: dict[tuple[int, int], bytes] = {}
         for found in scan(self._root, self._start, problem):
-            if found.stat.st_size > MAX_FILE:
-                problem(StorageError(f"{display(found.path)} is left out: files beyond {MAX_FILE} bytes are not sent"))
+            if len(found.path) > MAX_PATH:
+                problem(StorageError(f"{display(found.path)} is left out: its path has more than {MAX_PATH} bytes"))
+                continue
+            if found.stat.st_size > MAX_FILE and stat.S_ISREG(found.stat.st_mode):
+                problem(StorageError(f"{display(found.path)} is left out: more than {format_size(MAX_FILE)}"))
                 continue
             entry = self._entry(found, first_names)
             if entry is None:

@@ -35,6 +35,10 @@ class TreeKeeper:
         self._kept: set[int] = set()
         self.deleted = 0
 
+    def close(self) -> None:
+        """Gives back what is held; after `finish`, or instead of it."""
+        self._directories.forget()
+
     def held(self, parts: Parts) -> int:
         """The descriptor of a directory, made where missing; borrowed. Raises OSError."""
         return self._directories.get(parts)
@@ -102,7 +106,6 @@ class TreeKeeper:
             self._try(problems, "cannot clean up", self._target, partial(self._delete_below, self._target))
         for target, entry in reversed(self._filled):
             self._try(problems, "cannot finish", target, partial(self._settle, target, entry))
-        self._directories.forget()
         return problems
 
     def _try(self, problems: list[str], doing: str, target: Parts, step: Callable[[], None]) -> None:
