@@ -71,6 +71,9 @@ class MemoryLink:
         return None
 
     def set_pacing(self, bits_per_second: int | None) -> None: ...
+    def limit_queue(self, size: int) -> None:
+        """Nothing waits here."""
+
     def shutdown(self) -> None:
         self.broken = True
 
