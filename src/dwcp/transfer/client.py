@@ -139,10 +139,7 @@ class Peer:
         return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
-        with self._request_lock:
-            session = self._standby.take() if self._standby is not None else None
-            self._standby = None
-        outbound = Outbound(self._node, order, on_progress, session)
+        outbound = Outbound(self._node, order, on_progress, self._take())
         return await _cancellable(outbound.run, outbound.cancel)
 
     def _keep(self, session: Dialled) -> Standby:
@@ -156,11 +153,15 @@ class Peer:
 
     def leave(self) -> None:
         """Ends the session, where no transfer has taken it."""
-        with self._request_lock:
-            session = self._standby.take() if self._standby is not None else None
-            self._standby = None
+        session = self._take()
         if session is not None:
             _leave(session)
+
+    def _take(self) -> Dialled | None:
+        """The session that stands by, which is the caller's from now on."""
+        with self._request_lock:
+            standby, self._standby = self._standby, None
+        return standby.take() if standby is not None else None
 
     def _list(self, path: bytes) -> list[RemoteEntry]:
         entries: list[RemoteEntry] = []

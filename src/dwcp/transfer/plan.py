@@ -155,12 +155,7 @@ class Planner:
         for size in LEAF_SIZES:
             promised = journal.read({**about, "leaf_size": size})
             if promised is not None:
-                have = set(promised)
-                ends = (
-                    (leaf * file.leaf_size, leaf * file.leaf_size + file.leaf_bytes(leaf) - 1)
-                    for leaf in range(file.leaves)
-                )
-                return [leaf for leaf, (a, b) in enumerate(ends) if have.issuperset(range(a // size, b // size + 1))]
+                return [leaf for leaf in range(file.leaves) if all(n in promised for n in _covering(file, leaf, size))]
         return []
 
     def hash_what_is_here(self, file: Incoming) -> None:
