@@ -12,6 +12,7 @@ import stat
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,9 @@ from dwcp.errors import (
     UsageError,
 )
 from dwcp.store.identity import load_or_create
+from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import connect
+from dwcp.wire import messages as m
 from tests.support import Pair, make_tree, random_file, wait_until
 
 
@@ -399,3 +402,34 @@ def test_a_path_longer_than_can_be_said_is_named_and_left_out(pair: Pair, tmp_pa
     assert (pair.inbox / "tree" / "small").read_text() == "x"
     for path in (tree, pair.inbox / "tree"):
         shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("direction", ["send", "get"])
+def test_a_goodbye_that_comes_before_the_receiver_has_ended(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    """The peer is quick: it has read FINISHED and left while the receiver's thread is about to note that it is done."""
+    original_send, original_receive = Channel.send, Channel.receive
+    left = threading.Event()
+
+    def send(channel: Channel, message: m.Message, *rest: Any, **more: Any) -> None:
+        original_send(channel, message, *rest, **more)
+        if isinstance(message, m.Finished):
+            assert left.wait(10)
+
+    def receive(channel: Channel) -> tuple[m.Message, bytes]:
+        message, body = original_receive(channel)
+        if isinstance(message, m.Bye):
+            left.set()
+        return message, body
+
+    monkeypatch.setattr(Channel, "send", send)
+    monkeypatch.setattr(Channel, "receive", receive)
+    content = random_file(tmp_path / "file", 300_000)
+    if direction == "get":
+        (pair.inbox / "file").write_bytes(content)
+        pair.get("inbox/file", tmp_path / "back")
+    else:
+        pair.send(tmp_path / "file", "inbox/file")
+    wait_until(lambda: not pair.board.live(), "the server has ended it")
+    assert [status.state for status in pair.board.recent()] == ["done"]

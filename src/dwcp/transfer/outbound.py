@@ -261,7 +261,8 @@ class Outbound:
             while not engine.finished.is_set():
                 message, body = control.receive()
                 if isinstance(message, m.Bye):
-                    if not engine.finished.is_set():
+                    # a receiver's FINISHED can be answered before its own thread has noted the end
+                    if not engine.finished.wait(PARTING):
                         raise EOFError
                 elif not isinstance(message, m.Ping):
                     engine.handle(message, body)

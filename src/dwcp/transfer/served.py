@@ -19,7 +19,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Heartbeat, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
@@ -176,7 +176,8 @@ class ServedSession:
                     return
                 raise
             if isinstance(message, m.Bye):
-                if not engine.finished.is_set():
+                # a receiver's FINISHED can be answered before its own thread has noted the end
+                if not engine.finished.wait(PARTING):
                     raise EOFError
                 return
             if isinstance(message, m.Ping):
