@@ -358,6 +358,68 @@ def _index_of_nothing(evil: Attacker, stream: Channel) -> None:
     _control_after_large(evil, stream, m.IndexRequest(file=0, pages=[(0, 3)]))
 
 
+def test_blocks_for_what_was_not_asked_for(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come while the receiver still looks at what it has; nothing may be put in a directory's place."""
+    planning, sent = threading.Event(), threading.Event()
+    from dwcp.transfer.plan import Planner
+
+    original = Planner.plan
+
+    def slow(planner: Planner, file: object) -> object:
+        planning.set()
+        assert sent.wait(10)
+        return original(planner, file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Planner, "plan", slow)
+    (pair.inbox / "x").mkdir()
+    with Attacker(pair) as evil:
+        evil.open(path=b"inbox/x")
+        stream = evil.join()
+        evil.announce(m.Entry(path=b"", type="dir", mode=0o755), m.Entry(path=b"e", type="dir", mode=0o755))
+        assert planning.wait(10)
+        stream.send(*pack((0, b"")))
+        evil.receive(m.StreamLost)
+        sent.set()
+        evil.send(m.Scanned(count=2, complete=True))
+        evil.receive(m.Finished)
+        evil.send(m.Bye())
+    assert (pair.inbox / "x" / "e").is_dir()
+
+
+def test_index_requests_in_a_flood_are_not_piled_up(pair: Pair, watch: Watch) -> None:
+    random_file(pair.inbox / "x", 3 * MIN_LEAF)
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(LARGE)
+        evil.receive(m.Need)
+        try:
+            for _ in range(1000):
+                evil.send(m.IndexRequest(file=0, pages=[(0, 3)], chunks=True))
+        except DwcpError:
+            pass
+        error = evil.ending()
+        assert error is None or error.code == "protocol"
+
+
+def test_an_index_of_a_large_baseline_is_told_in_parts(pair: Pair, watch: Watch) -> None:
+    """A sparse file costs whoever made it nothing; the page hashes of all of it would be gigabytes."""
+    leaves = 2060
+    with (pair.inbox / "x").open("wb") as file:
+        file.truncate(leaves * MIN_LEAF)
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(m.Entry(path=b"", type="file", mtime_ns=1, size=leaves * MIN_LEAF))
+        evil.receive(m.Need)
+        evil.send(m.IndexRequest(file=0, pages=[(0, leaves)]))
+        error = evil.ending()
+        assert error is not None
+        assert error.code == "protocol"
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
 # -- peers that do not listen, or do not leave -------------------------------------------------------------------------
 
 

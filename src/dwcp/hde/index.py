@@ -41,6 +41,9 @@ WINDOW = 8 * 1024 * 1024
 _CHUNK = struct.Struct(">IQ")
 _COUNT = struct.Struct(">I")
 
+SEGMENT = 2 * 1024**3
+"""Bytes of an image whose page hashes are told at once: 4 MiB of index, whatever the size of a leaf."""
+
 ReadAt = Callable[[int, int], Buffer]
 """(offset, size) to the bytes there; fewer only at the end."""
 
@@ -56,6 +59,11 @@ def average_chunk(base_size: int) -> int:
     while average * CHUNKS_WANTED < base_size:
         average *= 2
     return average
+
+
+def segment_leaves(leaf_size: int) -> int:
+    """Leaves whose page hashes are asked for at once."""
+    return SEGMENT // leaf_size
 
 
 def page_hashes(content: Buffer) -> array[int]:

@@ -20,7 +20,7 @@ from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
 from dwcp.hde.hashes import HASHES, MAX_LEAF, MAX_SIZE, XXH3
-from dwcp.hde.index import cut, pack_index, page_hashes
+from dwcp.hde.index import cut, pack_index, page_hashes, segment_leaves
 from dwcp.transfer.channel import BodyError, Channel
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
@@ -180,24 +180,33 @@ class Receiver:
             case m.FileEnd():
                 self._file_end(message)
             case m.IndexRequest():
-                file = self._file(message.file)
-                self._hashing.submit(self._guard, lambda: self._send_index(file, message))
+                self._index_request(message)
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
                 self.progress.failed(message.message)
-                self._settle(self._file(number or 0))
+                self._settle(self._announced_file(number or 0))
                 self._finish_if_done()
             case m.StreamLost():
                 raise ProtocolError("only a receiver can lose a stream")
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
 
-    def _file(self, number: int) -> Incoming:
+    def _announced_file(self, number: int) -> Incoming:
         file = self._files.get(number)
         if file is None:
             raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
         return file
+
+    def _file(self, number: int) -> Incoming:
+        file = self._announced_file(number)
+        if not file.wanted:
+            raise ProtocolError(f"the peer sends file {number}, which it was not asked for")
+        return file
+
+    def _file_or_none(self, number: int) -> Incoming | None:
+        """None for what was settled: a copy of something that was sent again and has arrived since."""
+        return self._file(number) if number in self._files else None
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced or self._scanned is not None:
@@ -251,6 +260,7 @@ class Receiver:
                     self._planned_done(number, plan)
                 case Plan.WHOLE:
                     self._wanted_bytes += max(entry.size, 1)
+                    file.wanted = True
                     whole.append(number)
                 case Plan.COMPARE:
                     self._wanted_bytes += entry.size
@@ -282,18 +292,31 @@ class Receiver:
         except DwcpError as error:
             self._fail(file, error)
             return
+        file.wanted = True
         if any(file.origin):
             self._control.send(m.Need(files=[file.id], base_size=file.base_size), bytes(file.hashes))
         else:
             self._control.send(m.Need(files=[file.id]))
 
-    def _send_index(self, file: Incoming, request: m.IndexRequest) -> None:
+    def _index_request(self, request: m.IndexRequest) -> None:
+        """Answered one at a time for each file, and in parts, so that no peer can make us hold what it doesn't take."""
+        file = self._file(request.file)
         leaves = indexes_of(request.pages, file.leaves)
         if not file.base_size:
             raise ProtocolError("the peer asked for hashes of a baseline that was not offered")
+        with file.lock:
+            if file.indexing or len(leaves) > segment_leaves(file.leaf_size):
+                raise ProtocolError("the peer asked for more hashes of a baseline at once than are allowed")
+            file.indexing = True
+        self._hashing.submit(self._guard, lambda: self._send_index(file, request, leaves))
+
+    def _send_index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> None:
         with file.held() as alive:
             if alive:
-                self._control.send(m.BaseIndex(file=file.id), self._index(file, request, leaves))
+                index = self._index(file, request, leaves)
+                # before it is sent: the answer may be another request
+                file.indexing = False
+                self._control.send(m.BaseIndex(file=file.id), index)
 
     def _index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> bytes:
         base, base_size = self._base_fd(file), file.base_size
@@ -390,9 +413,8 @@ class Receiver:
         self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)[:1000]))
 
     def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
-        file = self._files.get(block.file)
+        file = self._file_or_none(block.file)
         if file is None:
-            # a copy of something that was sent again and has arrived since
             return
         with file.held() as alive:
             if not alive or file.completing:
@@ -454,7 +476,7 @@ class Receiver:
         for packed in pack.files:
             piece = content[at : at + packed.size]
             at += packed.size
-            file = self._files.get(packed.file)
+            file = self._file_or_none(packed.file)
             if file is None or file.completing:
                 continue
             if packed.size != file.size:

@@ -28,7 +28,7 @@ from dwcp.errors import (
 from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
-from dwcp.hde.index import PAGE, average_chunk, unpack_index
+from dwcp.hde.index import PAGE, average_chunk, segment_leaves, unpack_index
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pool import BufferPool
@@ -53,8 +53,6 @@ from dwcp.wire.paths import display
 
 ENTRY_BYTES = 128 * 1024
 """Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
-SEGMENT = 2048
-"""Changed leaves whose page hashes are asked for at once: 4 MiB of index for 2 GiB of image."""
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
@@ -605,7 +603,8 @@ class Sender:
         if file.changed:
             with file.lock:
                 file.changed.sort()
-                file.segment, file.changed = file.changed[:SEGMENT], file.changed[SEGMENT:]
+                most = segment_leaves(file.leaf_size)
+                file.segment, file.changed = file.changed[:most], file.changed[most:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
