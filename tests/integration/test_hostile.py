@@ -12,7 +12,7 @@ import pytest
 
 from dwcp.errors import AuthenticationError, DwcpError
 from dwcp.hde import codecs
-from dwcp.hde.hashes import MIN_LEAF
+from dwcp.hde.hashes import MIN_LEAF, XXH3
 from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import client_context
 from dwcp.transfer.channel import Channel
@@ -358,6 +358,58 @@ def _index_of_nothing(evil: Attacker, stream: Channel) -> None:
     _control_after_large(evil, stream, m.IndexRequest(file=0, pages=[(0, 3)]))
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        block(0, b"x" * MIN_LEAF, leaf=3),
+        block(0, b"x" * MIN_LEAF, leaf=2**32 - 1),
+        block(0, b"x" * 10),
+        block(0, b"x" * MIN_LEAF, codec=77),
+        block(0, b"x" * MIN_LEAF, size=2**32 - 1),
+        block(0, b"x" * MIN_LEAF, codec=1),
+        block(0, b"x" * MIN_LEAF, codec=1, digest=b""),
+        block(0, b"x" * 10, size=MIN_LEAF),
+        block(0, b"x" * 10, size=MIN_LEAF, codec=2),
+        block(0, codecs.BY_NAME["zstd"].encode(bytes(64 * MIB), "fast"), size=MIN_LEAF, codec=1),
+        block(0, b"", size=MIN_LEAF, ops=[(0, MIN_LEAF)]),
+        block(0, b"", size=MIN_LEAF, ops=[(2**63 - 1, 2**32 - 1)]),
+        block(0, b"x" * 10, size=MIN_LEAF, ops=[(-1, 10)] * 4096, literal=10),
+        block(0, b"x" * MIN_LEAF, ops=[(-1, MIN_LEAF)], literal=2**32 - 1),
+        pack((0, b"x" * 10)),
+        pack((0, b"x" * 10), size=11),
+        pack((0, b"x" * 10), size=2**32 - 1),
+        pack((0, b"x" * (2 * MIB))),
+        pack((0, b"x" * 10), codec=77),
+        (m.FileEnd(file=0, size=1, root=bytes(16)), b""),
+        (m.Ping(), b"x" * (17 * MIB)),
+        (m.Opened(), b""),
+    ],
+    ids=lambda bad: f"{type(bad[0]).__name__}-{len(bad[1])}",
+)
+def test_a_block_that_lies_ends_its_stream_and_no_more(pair: Pair, bad: tuple[m.Message, bytes]) -> None:
+    content = random.Random(1).randbytes(3 * MIN_LEAF)
+    with Attacker(pair) as evil:
+        evil.open()
+        stream = evil.join()
+        try:
+            _large_and(evil, stream, bad)
+        except DwcpError:
+            pass
+        lost = evil.receive(m.StreamLost)
+        assert lost.stream == 0
+        good = evil.join(1)
+        leaves = [content[at : at + MIN_LEAF] for at in range(0, len(content), MIN_LEAF)]
+        for number, leaf in enumerate(leaves):
+            good.send(*block(0, leaf, leaf=number))
+        root = XXH3.root(b"".join(map(XXH3.digest, leaves)), len(content))
+        evil.send(m.FileEnd(file=0, size=len(content), root=root))
+        evil.send(m.Scanned(count=1, complete=True))
+        assert evil.receive(m.Finished).verified
+        evil.send(m.Bye())
+    assert (pair.inbox / "x").read_bytes() == content
+    wait_until(lambda: not pair.board.live(), "it is ended")
+
+
 def test_blocks_for_what_was_not_asked_for(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """They come while the receiver still looks at what it has; nothing may be put in a directory's place."""
     planning, sent = threading.Event(), threading.Event()
@@ -384,6 +436,20 @@ def test_blocks_for_what_was_not_asked_for(pair: Pair, watch: Watch, monkeypatch
         evil.receive(m.Finished)
         evil.send(m.Bye())
     assert (pair.inbox / "x" / "e").is_dir()
+
+
+def test_operations_beyond_the_baseline(pair: Pair, watch: Watch) -> None:
+    random_file(pair.inbox / "x", 3 * MIN_LEAF)
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(LARGE)
+        evil.receive(m.Need)
+        for number, ops in enumerate(
+            [[(2**63 - 1, MIN_LEAF)], [(2**63 - MIN_LEAF, MIN_LEAF)], [(3 * MIN_LEAF, MIN_LEAF)], [(0, 2**32 - 1)]]
+        ):
+            evil.join(number).send(*block(0, b"", size=MIN_LEAF, ops=ops))
+            lost = evil.receive(m.StreamLost)
+            assert "delta" in lost.reason
 
 
 def test_index_requests_in_a_flood_are_not_piled_up(pair: Pair, watch: Watch) -> None:

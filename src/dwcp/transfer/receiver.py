@@ -447,7 +447,12 @@ class Receiver:
         if block.ops:
             base = self._base_fd(file)
             content = memoryview(bytearray(block.size))
-            delta.assemble(block.ops, literal, content, lambda offset, view: os.preadv(base, [view], offset))
+
+            def read(offset: int, view: memoryview) -> int:
+                # where no file can end, the kernel would call it an error of the disk
+                return os.preadv(base, [view], offset) if offset + len(view) <= file.base_size else 0
+
+            delta.assemble(block.ops, literal, content, read)
         if self._hash.digest(content) != block.digest:
             raise IntegrityError(f"leaf {block.leaf} does not match its digest")
         return content, block.digest
