@@ -468,10 +468,9 @@ def test_index_requests_in_a_flood_are_not_piled_up(pair: Pair, watch: Watch) ->
 
 
 def test_an_index_of_a_large_baseline_is_told_in_parts(pair: Pair, watch: Watch) -> None:
-    """A sparse file costs whoever made it nothing; the page hashes of all of it would be gigabytes."""
+    """The page hashes of all of it could be gigabytes."""
     leaves = 2060
-    with (pair.inbox / "x").open("wb") as file:
-        file.truncate(leaves * MIN_LEAF)
+    (pair.inbox / "x").write_bytes(TEN)
     with Attacker(pair) as evil:
         evil.open()
         evil.announce(m.Entry(path=b"", type="file", mtime_ns=1, size=leaves * MIN_LEAF))
@@ -480,6 +479,16 @@ def test_an_index_of_a_large_baseline_is_told_in_parts(pair: Pair, watch: Watch)
         error = evil.ending()
         assert error is not None
         assert error.code == "protocol"
+
+
+def test_an_end_is_an_end_however_large_the_baseline(pair: Pair, watch: Watch) -> None:
+    """Reading all of a terabyte takes minutes; nobody waits for them when the peer has left."""
+    with (pair.inbox / "x").open("wb") as file:
+        file.truncate(2**40)
+    with Attacker(pair) as evil:
+        evil.open()
+        evil.announce(m.Entry(path=b"", type="file", mtime_ns=1, size=2**40))
+        wait_until(lambda: any(name.startswith("dwcp-hash") for name in _threads()), "it is being read")
 
 
 def _threads() -> list[str]:

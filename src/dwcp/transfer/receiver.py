@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, from_code, unexpected
+from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, from_code, unexpected
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
@@ -283,7 +283,7 @@ class Receiver:
     def _compare(self, file: Incoming) -> None:
         """Tells the sender what is here of a file: leaves of its unfinished part, or of a baseline."""
         try:
-            self._planner.hash_what_is_here(file)
+            self._planner.hash_what_is_here(file, self.finished.is_set)
         except OSError as error:
             if error.errno in FATAL:
                 raise
@@ -323,8 +323,13 @@ class Receiver:
         pages = page_hashes(b"")
         for leaf in leaves:
             pages.extend(page_hashes(os.pread(base, file.leaf_size, leaf * file.leaf_size)))
-        chunks = cut(lambda offset, size: os.pread(base, size, offset), base_size if request.chunks else 0)
-        return pack_index(pages, chunks)
+
+        def read(offset: int, size: int) -> bytes:
+            if self.finished.is_set():
+                raise Interrupted("the transfer has ended")
+            return os.pread(base, size, offset)
+
+        return pack_index(pages, cut(read, base_size if request.chunks else 0))
 
     def _base_fd(self, file: Incoming) -> int:
         """The baseline, opened once. Raises OSError, or StorageError when it is gone."""
@@ -532,6 +537,8 @@ class Receiver:
                 return
             fd, _ = self._open_for_writing(file)
             for leaf in range(file.leaves):
+                if self.finished.is_set():
+                    return
                 if file.origin[leaf] == BASELINE:
                     self._copy_from_base(file, leaf, fd)
             os.ftruncate(fd, file.size)
