@@ -18,7 +18,7 @@ from dwcp.links.tls import client_context
 from dwcp.transfer.channel import Channel
 from dwcp.wire import frames
 from dwcp.wire import messages as m
-from tests.hostile import MIB, Attacker, EvilServer, Watch, block, pack
+from tests.hostile import MIB, Attacker, EvilServer, Watch, block, file_end, pack
 from tests.support import Pair, make_tree, random_file, wait_until
 
 HANDSHAKE = 0.5
@@ -321,7 +321,7 @@ def _endless_wrong_blocks(evil: Attacker, stream: Channel) -> None:
     """Each one is asked for again; at some point it is enough."""
     evil.announce(LARGE)
     evil.receive(m.Need)
-    for _ in range(500):
+    for _ in range(70):
         stream.send(*block(0, b"x" * MIN_LEAF, digest=bytes(16)))
 
 
@@ -356,6 +356,55 @@ def _need_of_a_receiver(evil: Attacker, stream: Channel) -> None:
 
 def _index_of_nothing(evil: Attacker, stream: Channel) -> None:
     _control_after_large(evil, stream, m.IndexRequest(file=0, pages=[(0, 3)]))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        _index_of_nothing,
+        lambda e, s: _control_after_large(e, s, m.IndexRequest(file=0, pages=[(0, 4)])),
+        lambda e, s: _control_after_large(e, s, m.IndexRequest(file=7)),
+        lambda e, s: _control_after_large(e, s, file_end(0, TEN)),
+        lambda e, s: _control_after_large(
+            e, s, m.FileEnd(file=0, size=3 * MIN_LEAF, root=bytes(16), unchanged=[(0, 1)])
+        ),
+        lambda e, s: _control_after_large(
+            e, s, m.FileEnd(file=0, size=3 * MIN_LEAF, root=bytes(16), unchanged=[(0, 4)])
+        ),
+        lambda e, s: _control_after_large(e, s, *[m.FileEnd(file=0, size=3 * MIN_LEAF, root=bytes(16))] * 2),
+        lambda e, s: _control_after_large(e, s, m.FileEnd(file=1, size=1, root=bytes(16))),
+        lambda e, s: _control_after_large(e, s, m.Scanned(count=5, complete=True)),
+        lambda e, s: _control_after_large(e, s, m.Error(code="storage", message="x", file=9)),
+        lambda e, s: _control_after_large(e, s, m.StreamLost(stream=0, reason="x")),
+        lambda e, s: _control_after_large(e, s, m.Hello(versions=[1], node="x", key=bytes(32), nonce=bytes(32))),
+        lambda e, s: e.announce(FILE, first=1),
+        _need_of_a_receiver,
+        _entries_after_the_end,
+        _endless_wrong_blocks,
+        _two_files_of_one_name,
+        _bomb,
+        _garbage_entries,
+    ],
+    ids=[
+        *("index of nothing", "index beyond the end", "index of no file", "another size", "unchanged, not here"),
+        *("unchanged beyond the end", "ended twice", "end of no file", "lost count", "error of no file", "stream lost"),
+        *("hello again", "another first", "wrong role", "entries after the end", "endless wrong blocks"),
+        *("two files of one name", "bomb", "garbage entries"),
+    ],
+)
+def test_what_no_honest_sender_says_ends_the_transfer(pair: Pair, watch: Watch, attack: Attack) -> None:
+    with Attacker(pair) as evil:
+        evil.open()
+        stream = evil.join()
+        try:
+            attack(evil, stream)
+        except DwcpError:
+            # it was cut off in the middle of it
+            pass
+        error = evil.answer(m.Error)
+        assert isinstance(error, m.Error)
+        assert error.code in ("protocol", "integrity", "temporary")
+    assert not (pair.inbox / "x").is_file()
 
 
 @pytest.mark.parametrize(
@@ -649,3 +698,20 @@ def test_a_server_that_sends_more_than_was_asked_for_stays_below_the_target(pair
         pair.do(lambda peer: peer.get("inbox/x", tmp_path / "into" / "x"), server.config)
     assert [path.name for path in (tmp_path / "into").iterdir()] == ["x"]
     assert (tmp_path / "into" / "x" / "more" / "yet").exists()
+
+
+def test_a_server_whose_blocks_never_match(pair: Pair, tmp_path: Path) -> None:
+    def behave(server: EvilServer, channel: Channel, request: m.Message) -> None:
+        channel.send(m.Opened())
+        plain = m.encode_entries([LARGE])
+        channel.send(m.Entries(first=0, count=1, size=len(plain)), codecs.encode_names(plain))
+        channel.send(m.Scanned(count=1, complete=True))
+        while True:
+            message, _ = channel.receive()
+            if isinstance(message, m.Need | m.Resend):
+                assert server.joined.wait(10)
+                server.streams[0].send(*block(0, b"x" * MIN_LEAF, digest=bytes(16)))
+
+    with EvilServer(pair, behave) as server, pytest.raises(DwcpError, match="does not match its digest"):
+        pair.do(lambda peer: peer.get("inbox/x", tmp_path / "x"), server.config)
+    assert not (tmp_path / "x").exists()

@@ -51,6 +51,8 @@ class Incoming:
     """Finer hashes of the baseline were asked for and are not sent yet."""
     end: FileEnd | None = None
     completing: bool = False
+    damaged: int = 0
+    """Blocks that did not arrive as they were sent."""
     counted: int = 0
     """Bytes of it that the transfer's progress has counted."""
     users: int = 0

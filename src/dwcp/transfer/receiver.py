@@ -29,7 +29,7 @@ from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
+from dwcp.transfer.work import MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
@@ -413,6 +413,12 @@ class Receiver:
         file = self._files.get(number)
         if file is None:
             return
+        with file.lock:
+            file.damaged += 1
+            too_often = file.damaged > MAX_RESENDS
+        if too_often:
+            self._fail(file, IntegrityError(f"{display(file.entry.path)} arrives damaged again and again: {error}"))
+            return
         self._tally.add("frames_corrupt")
         log.warning("a damaged block is asked for again", path=display(file.entry.path), leaf=leaf, reason=str(error))
         self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)[:1000]))
@@ -425,8 +431,14 @@ class Receiver:
             if not alive or file.completing:
                 return
             file.expect(block.leaf, block.size)
-            content, digest = self._decode(file, block, prefix, body)
-            self._write(file, block, content)
+            try:
+                content, digest = self._decode(file, block, prefix, body)
+                self._write(file, block, content)
+            except (IntegrityError, ProtocolError):
+                raise
+            except DwcpError as error:
+                self._fail(file, error)
+                return
             self._settled_bytes(file.arrived(block.leaf, digest))
             if file.journal is not None:
                 file.journal.add(block.leaf, digest)

@@ -36,6 +36,7 @@ from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
 from dwcp.transfer.work import (
+    MAX_RESENDS,
     MAX_UNSETTLED,
     PACK_FILE,
     PACKED,
@@ -53,8 +54,6 @@ from dwcp.wire.paths import display
 
 ENTRY_BYTES = 128 * 1024
 """Of paths in one ENTRIES, so that its head stays under MAX_HEAD."""
-MAX_RESENDS = 64
-"""Damaged blocks of one file before it is given up: the link, or the memory, is broken."""
 
 log = structlog.get_logger()
 

@@ -29,6 +29,8 @@ PACK_FILE = 128 * 1024
 PACK_BYTES = 1024 * 1024
 
 
+MAX_RESENDS = 64
+"""Damaged blocks of one file before it is given up, by either end: the link, the memory, or the peer is broken."""
 LEAVES_A_FILE = 128
 """Leaves whose hashes take as much memory as everything else about a file, some 2 to 4 KiB."""
 MAX_UNSETTLED = 8192
