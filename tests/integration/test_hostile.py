@@ -571,6 +571,18 @@ def test_a_peer_that_gets_and_never_reads(pair: Pair, watch: Watch) -> None:
         wait_until(lambda: pair.server.counters().active_streams == 0, "its streams are given up")
 
 
+@pytest.mark.parametrize("direction", ["put", "get"])
+def test_a_peer_that_stays_when_all_is_over(pair: Pair, watch: Watch, direction: str) -> None:
+    """It keeps its session alive after the transfer failed, and with it the locks on parts that others may want."""
+    with Attacker(pair) as evil:
+        evil.open(direction, b"inbox/honest")
+        evil.send(m.Error(code="storage", message="I cannot go on"))
+        with pytest.raises((DwcpError, EOFError)):
+            while True:
+                evil.channel.receive()
+        wait_until(lambda: pair.server.counters().sessions == 0, "it is shown the door")
+
+
 def test_a_peer_that_stops_in_mid_block(pair: Pair, watch: Watch) -> None:
     with Attacker(pair) as evil:
         evil.open()

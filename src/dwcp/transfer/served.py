@@ -168,6 +168,7 @@ class ServedSession:
             log.info("transfer ended", transfer=name, state=state, reason=text)
 
     def _control(self, engine: Sender | Receiver) -> None:
+        leaving = False
         while True:
             try:
                 message, body = self._channel.receive()
@@ -180,13 +181,15 @@ class ServedSession:
                 if not engine.finished.wait(PARTING):
                     raise EOFError
                 return
-            if isinstance(message, m.Ping):
-                continue
-            if not engine.finished.is_set():
+            if not isinstance(message, m.Ping) and not engine.finished.is_set():
                 engine.handle(message, body)
                 if engine.finished.is_set():
                     # the peer may wait for a word: its own end of the transfer was reached before ours
                     self._channel.send(m.Bye())
+            if engine.finished.is_set() and not leaving:
+                # parts stay locked until the session ends: however lively the peer is, it has to go
+                leaving = True
+                shutdown_later(self._channel.link)
 
     def run_stream(self, number: int, channel: Channel) -> None:
         """A data connection of this session, in its own thread."""
