@@ -617,6 +617,52 @@ def test_refused_requests_leave_nothing_open(pair: Pair, watch: Watch) -> None:
 # -- an evil receiver, towards the server as the sender ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        [m.Need(files=[99])],
+        [m.Need(files=[1]), m.Need(files=[1])],
+        [m.Need(files=[2]), m.Need(files=[2])],
+        [m.Need(files=[1, 1])],
+        [(m.Need(files=[1, 2]), bytes(16))],
+        [(m.Need(files=[2]), bytes(15))],
+        [(m.BaseIndex(file=2), bytes(4))],
+        [(m.BaseIndex(file=99), bytes(4))],
+        [(m.BaseIndex(file=2), b"\xff\xff\xff\xff")],
+        [m.Ack(file=2, leaves=[(0, 2**32 - 1)])],
+        [m.Resend(file=99, leaves=[(0, 1)], reason="x")],
+        [m.Resend(file=2, leaves=[(0, 2**31)], reason="x")],
+        [m.Resend(file=2, leaves=[(0, 1)], reason="x")] * 100,
+        [m.Done(files=[(0, 99)])],
+        [m.Done(files=[(0, 1), (0, 1)])],
+        [m.Done(files=[(0, 2**32 - 1)])],
+        [m.Finished(deleted=0, verified=True)],
+        [m.Error(code="storage", message="x", file=99)],
+        [m.Scanned(count=1, complete=True)],
+        [m.FileEnd(file=0, size=1, root=bytes(16))],
+    ],
+    ids=lambda attack: "+".join(type(a[0] if isinstance(a, tuple) else a).__name__ for a in attack[:3]),
+)
+def test_what_no_honest_receiver_says_ends_the_transfer(
+    pair: Pair, watch: Watch, attack: list[m.Message | tuple[m.Message, bytes]]
+) -> None:
+    (pair.inbox / "tree").mkdir()
+    (pair.inbox / "tree" / "small").write_text("x")
+    random_file(pair.inbox / "tree" / "zlarge", 3 * MIN_LEAF)
+    with Attacker(pair) as evil:
+        evil.open("get", b"inbox/tree")
+        evil.join()
+        evil.receive(m.Scanned)
+        try:
+            for step in attack:
+                evil.send(*(step if isinstance(step, tuple) else (step,)))
+        except DwcpError:
+            pass
+        error = evil.ending()
+        assert error is not None
+        assert error.code in ("protocol", "integrity")
+
+
 def test_resend_of_what_was_never_sent_is_of_no_consequence(pair: Pair, watch: Watch) -> None:
     """Of a directory, a link, a file that nobody asked for."""
     make_tree(pair.inbox / "tree")
@@ -727,3 +773,19 @@ def test_a_server_whose_blocks_never_match(pair: Pair, tmp_path: Path) -> None:
     with EvilServer(pair, behave) as server, pytest.raises(DwcpError, match="does not match its digest"):
         pair.do(lambda peer: peer.get("inbox/x", tmp_path / "x"), server.config)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_server_that_says_it_has_everything_without_a_word(pair: Pair, tmp_path: Path) -> None:
+    """As the receiver of a put: it must have settled each file before it is believed to be done."""
+    random_file(tmp_path / "file", 100_000)
+
+    def behave(server: EvilServer, channel: Channel, request: m.Message) -> None:
+        channel.send(m.Opened())
+        while not isinstance(channel.receive()[0], m.Scanned):
+            pass
+        channel.send(m.Finished(deleted=0, verified=True))
+        while True:
+            channel.receive()
+
+    with EvilServer(pair, behave) as server, pytest.raises(DwcpError, match="not settled"):
+        pair.do(lambda peer: peer.send(tmp_path / "file", "inbox/x"), server.config)

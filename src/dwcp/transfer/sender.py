@@ -89,6 +89,7 @@ class Sender:
         self._channels: dict[int, Channel] = {}
         self._surplus = 0
         self._scan_complete = True
+        self._scan_told = False
         self._scanner = threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True)
         self.progress = Progress()
         self.finished = threading.Event()
@@ -189,6 +190,7 @@ class Sender:
                 batch, size, heft = [], 0, 0
         if batch:
             self._announce(batch)
+        self._scan_told = True
         self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
 
     def _announce(self, entries: list[m.Entry]) -> None:
@@ -243,6 +245,10 @@ class Sender:
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
+                if self._files or self._scanner.is_alive():
+                    raise ProtocolError(
+                        f"the peer calls the transfer finished with {len(self._files)} files not settled"
+                    )
                 self.progress.deleted = message.deleted
                 self.verified = message.verified and not self.progress.errors
                 self._finish()
@@ -255,34 +261,37 @@ class Sender:
             raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
         return file
 
+    def _asked(self, number: int) -> Outgoing:
+        file = self._file(number)
+        if file.asked:
+            raise ProtocolError(f"the peer asked twice for file {number}")
+        file.asked = True
+        return file
+
     def _need(self, message: m.Need, body: bytes) -> None:
         if body:
             if len(message.files) != 1:
                 raise ProtocolError("the peer sent leaf hashes for more than one file at once")
-            file = self._file(message.files[0])
+            file = self._asked(message.files[0])
             if len(body) % self._hash.size:
                 raise ProtocolError("the peer sent leaf hashes of a wrong size")
             file.have = body
             file.base_size = message.base_size if self._compression.delta else 0
             self._begin(file, Mode.COMPARE)
             return
-        wanted = [self._file(number) for number in message.files]
+        wanted = [self._asked(number) for number in message.files]
         self._work.add_small(file for file in wanted if file.size <= PACK_FILE and file.entry.type == "file")
         for file in wanted:
             if file.size > PACK_FILE or file.entry.type == "stream":
                 self._begin(file, Mode.WHOLE)
 
     def _begin(self, file: Outgoing, mode: Mode) -> None:
-        if file.pending or file.ended:
-            raise ProtocolError(f"the peer asked twice for file {file.id}")
         if file.entry.type == "stream":
             file.listed = False
             threading.Thread(
                 target=self._guard, args=(lambda: self._feed(file, mode),), name="dwcp-feed", daemon=True
             ).start()
             return
-        if file.size > PACK_FILE and not file.hashes:
-            raise ProtocolError(f"the peer asked again for file {file.id}")
         if not file.hashes:
             file.hashes = bytearray(file.leaves * file.hash_size)
         file.pending = file.leaves
@@ -334,10 +343,12 @@ class Sender:
 
     def _base_index(self, message: m.BaseIndex, body: bytes) -> None:
         file = self._file(message.file)
+        with file.lock:
+            if not file.indexing:
+                raise ProtocolError(f"the peer sent an index of file {file.id} that was not asked for")
+            file.indexing = False
         index = unpack_index(body, file.base_size)
         with file.lock:
-            if not file.segment or file.pending:
-                raise ProtocolError(f"the peer sent an index of file {file.id} that was not asked for")
             if file.index is not None:
                 index = replace(index, chunks=file.index.chunks)
             file.index = index
@@ -375,7 +386,10 @@ class Sender:
             raise IntegrityError(
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
-        for leaf in leaves:
+        with file.lock:
+            # anything else was never sent, or has arrived in another copy
+            under_way = [leaf for leaf in leaves if leaf in file.unacked or PACKED in file.unacked]
+        for leaf in under_way:
             self._again(file, leaf)
 
     def _again(self, file: Outgoing, leaf: int) -> None:
@@ -606,6 +620,7 @@ class Sender:
                 file.segment, file.changed = file.changed[:most], file.changed[most:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
+                file.indexing = True
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
             self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
             return
@@ -615,7 +630,7 @@ class Sender:
             self._give_up(file, error)
             return
         root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
-        file.ended = True
+        file.index = None
         runs = runs_of(sorted(file.unchanged))
         pieces = [runs[at : at + 8192] for at in range(0, len(runs), 8192)] or [[]]
         for piece in pieces[:-1]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError
+from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
@@ -96,7 +96,7 @@ class ServedSession:
     def _lost(self, error: DwcpError) -> None:
         if self.busy:
             log.warning("a session broke off", peer=self.peer, reason=str(error))
-        if isinstance(error, ProtocolError):
+        if not isinstance(error, TemporaryError | Interrupted):
             try:
                 self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
             except DwcpError as gone:
