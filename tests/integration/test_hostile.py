@@ -707,6 +707,40 @@ def test_a_symlink_in_a_directorys_place_is_not_followed(pair: Pair, watch: Watc
     assert outside.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_symlink_in_a_files_place_keeps_the_mode_of_what_it_points_to(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears between the look at the file and the change of its mode."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(TEN)
+    victim.chmod(0o600)
+    (tmp_path / "file").write_bytes(TEN)
+    (tmp_path / "file").chmod(0o666)
+    pair.send(tmp_path / "file", "inbox/file")
+    (tmp_path / "file").chmod(0o777)
+
+    def swap(status: object, entry: object) -> bool:
+        (pair.inbox / "file").unlink()
+        (pair.inbox / "file").symlink_to(victim)
+        return True
+
+    monkeypatch.setattr("dwcp.transfer.plan._same_version", swap)
+    with pytest.raises(DwcpError, match="never followed"):
+        pair.send(tmp_path / "file", "inbox/file")
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_symlink_in_the_staging_directorys_place_is_refused(pair: Pair, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (pair.inbox / ".dwcp").symlink_to(outside)
+    (tmp_path / "file").write_bytes(TEN)
+    with pytest.raises(DwcpError, match="never followed"):
+        pair.send(tmp_path / "file", "inbox/file")
+    assert outside.stat().st_mode & 0o777 == 0o755
+    assert list(outside.iterdir()) == []
+
+
 # -- an evil server, towards `dwcp get` --------------------------------------------------------------------------------
 
 

@@ -110,6 +110,18 @@ def open_regular(name: bytes, parent: int, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
+def change_mode(name: bytes, parent: int, mode: int) -> None:
+    """Of a regular file or a directory in a held one. By descriptor, for chmod(2) follows symlinks; without opening the
+    content, which the mode may forbid. Raises OSError: ELOOP for a symlink."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        Path(f"/proc/self/fd/{fd}").chmod(mode)
+    finally:
+        os.close(fd)
+
+
 def make_directory(name: bytes, parent: int) -> None:
     """Makes a directory; another thread may have been faster."""
     try:

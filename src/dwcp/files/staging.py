@@ -45,8 +45,12 @@ class Staging:
 
     def __init__(self, root: Root) -> None:
         make_directory(STAGING, root.fd)
-        os.chmod(STAGING, 0o700, dir_fd=root.fd)
         self.fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
+        try:
+            os.fchmod(self.fd, 0o700)
+        except OSError:
+            os.close(self.fd)
+            raise
         self._root = root
         self._prefix = f"t-{uuid.uuid4().hex[:12]}-"
         self._numbers = itertools.count()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import Parts, Root, open_regular
+from dwcp.files.root import Parts, Root, change_mode, open_regular
 from dwcp.files.scan import scan
 from dwcp.files.staging import Staging, part_key
 from dwcp.hde.hashes import Hash
@@ -85,7 +85,7 @@ class Planner:
         if status is not None and not file.is_stream and _same_version(status, entry):
             if stat.S_IMODE(status.st_mode) == entry.mode & MODE_BITS:
                 return Plan.UNCHANGED
-            os.chmod(name, entry.mode & MODE_BITS, dir_fd=parent)
+            change_mode(name, parent, entry.mode & MODE_BITS)
             return Plan.DONE
         if not entry.size and not file.is_stream:
             self._place_empty(entry, name, parent)

@@ -11,7 +11,7 @@ from functools import partial
 import xxhash
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import FATAL, Directories, Parts, Root, failure
+from dwcp.files.root import FATAL, Directories, Parts, Root, change_mode, failure
 from dwcp.files.staging import Staging
 from dwcp.transfer.commit import MODE_BITS, apply_metadata, same_metadata
 from dwcp.wire.messages import Entry
@@ -64,7 +64,7 @@ class TreeKeeper:
             os.mkdir(name, (entry.mode | OWNER_ALL) & MODE_BITS, dir_fd=parent)
             return False
         if status.st_mode & OWNER_ALL != OWNER_ALL:
-            os.chmod(name, stat.S_IMODE(status.st_mode) | OWNER_ALL, dir_fd=parent)
+            change_mode(name, parent, stat.S_IMODE(status.st_mode) | OWNER_ALL)
         return same_metadata(status, entry.mode, entry.mtime_ns)
 
     def place_symlink(self, target: Parts, entry: Entry) -> bool:
