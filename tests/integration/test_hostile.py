@@ -741,6 +741,15 @@ def test_a_symlink_in_the_staging_directorys_place_is_refused(pair: Pair, tmp_pa
     assert list(outside.iterdir()) == []
 
 
+def test_a_directory_of_long_links_is_listed_whole(pair: Pair) -> None:
+    """512 of them are more than one frame's head may carry."""
+    for number in range(600):
+        (pair.inbox / f"{number:0200}").symlink_to("x" * 1000)
+    entries = pair.do(lambda peer: peer.ls("inbox"))
+    assert len(entries) == 600
+    assert all(len(entry.target) == 1000 for entry in entries)
+
+
 # -- an evil server, towards `dwcp get` --------------------------------------------------------------------------------
 
 
@@ -807,6 +816,17 @@ def test_a_server_whose_blocks_never_match(pair: Pair, tmp_path: Path) -> None:
     with EvilServer(pair, behave) as server, pytest.raises(DwcpError, match="does not match its digest"):
         pair.do(lambda peer: peer.get("inbox/x", tmp_path / "x"), server.config)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_server_whose_list_has_no_end(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwcp.transfer.client.MAX_LISTED", 10_000)
+
+    def behave(server: EvilServer, channel: Channel, request: m.Message) -> None:
+        while True:
+            channel.send(m.Listing(entries=[m.ListEntry(b"n" * 255, "file", 0, 0, 0, b"")] * 512, more=True))
+
+    with EvilServer(pair, behave) as server, pytest.raises(DwcpError, match="more than"):
+        pair.do(lambda peer: peer.ls("inbox"), server.config)
 
 
 def test_a_server_that_says_it_has_everything_without_a_word(pair: Pair, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
-from dwcp.transfer.sender import Sender
+from dwcp.transfer.sender import ENTRY_BYTES, Sender
 from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
@@ -275,11 +275,13 @@ class ServedSession:
 
     def _list(self, path: bytes) -> None:
         batch: list[m.ListEntry] = []
+        size = 0
         for entry in self._listing(path):
             batch.append(entry)
-            if len(batch) == m.MAX_ENTRIES:
+            size += len(entry.name) + len(entry.link) + 64
+            if len(batch) == m.MAX_ENTRIES or size > ENTRY_BYTES:
                 self._channel.send(m.Listing(entries=batch, more=True))
-                batch = []
+                batch, size = [], 0
         self._channel.send(m.Listing(entries=batch))
 
     def _listing(self, path: bytes) -> Iterator[m.ListEntry]:
