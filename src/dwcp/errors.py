@@ -111,7 +111,7 @@ class CircuitOpenError(TemporaryError):
 class PartialError(DwcpError):
     """Some files arrived and are verified, some did not; the message begins to list the latter.
 
-    `result`: the `TransferResult` of the transfer, whose `errors` has all of them; None on the way through a peer.
+    `result`: the `TransferResult` of the transfer, whose `errors` has the first 1000; None on the way through a peer.
     """
 
     exit_code = 23

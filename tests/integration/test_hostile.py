@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import threading
@@ -296,6 +297,28 @@ def test_more_files_at_once_than_are_allowed(pair: Pair, watch: Watch) -> None:
                 )
         error = evil.ending()
         assert error is None or error.code == "protocol"
+
+
+def test_thousands_of_names_that_cannot_be_made(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a symlink nothing can be made: each one fails by itself, and none is kept in memory."""
+    # the log is kept in memory here
+    monkeypatch.setattr("dwcp.transfer.receiver.log", logging.getLogger("nobody"))
+    monkeypatch.setattr(logging.getLogger("nobody"), "warning", lambda *args, **more: None)
+    (pair.inbox / "x").mkdir()
+    (pair.inbox / "x" / "link").symlink_to("/tmp")
+    name = b"/".join([b"n" * 250] * 14)
+    failed = 0
+    with Attacker(pair) as evil:
+        evil.open()
+        for first in range(0, 15_000, 250):
+            evil.announce(
+                *(m.Entry(path=b"link/%d/" % n + name, type="dir") for n in range(first, first + 250)), first=first
+            )
+            for _ in range(250):
+                error = evil.answer(m.Error)
+                assert isinstance(error, m.Error)
+                failed += error.file is not None
+        assert failed == 15_000
 
 
 # -- what comes on the data connections --------------------------------------------------------------------------------

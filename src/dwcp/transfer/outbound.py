@@ -378,6 +378,6 @@ class Outbound:
         )
         if result.errors:
             first = "; ".join(result.errors[:3])
-            text = f"{len(result.errors)} names failed, {result.files} arrived and are verified: {first}"
+            text = f"{engine.progress.failures} names failed, {result.files} arrived and are verified: {first}"
             raise PartialError(text, result)
         return result

@@ -7,15 +7,20 @@ from dataclasses import replace
 
 from dwcp.transfer.board import TransferStatus
 
+MAX_ERRORS = 1000
+"""Lines kept of what failed: more than anybody reads, and a peer cannot fill our memory with them."""
+
 
 class Progress:
-    """Files and bytes of content. `unchanged` and `deleted` count names; `errors` has a line for each that failed."""
+    """Files and bytes of content. `unchanged` and `deleted` count names, `failures` those that failed; `errors` has a
+    line for each of the first MAX_ERRORS."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._files_total = self._files_done = self._bytes_total = self._bytes_done = 0
         self.unchanged = 0
         self.deleted = 0
+        self.failures = 0
         self.errors: list[str] = []
 
     def add(
@@ -36,7 +41,9 @@ class Progress:
 
     def failed(self, line: str) -> None:
         with self._lock:
-            self.errors.append(line)
+            self.failures += 1
+            if len(self.errors) < MAX_ERRORS:
+                self.errors.append(line)
 
     @property
     def bytes_done(self) -> int:

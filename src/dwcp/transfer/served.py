@@ -321,5 +321,5 @@ def _outcome(engine: Sender | Receiver) -> tuple[State, str]:
     if engine.error is not None:
         return State.FAILED, str(engine.error)
     if engine.progress.errors:
-        return State.FAILED, f"{len(engine.progress.errors)} files failed; the first: {engine.progress.errors[0]}"
+        return State.FAILED, f"{engine.progress.failures} files failed; the first: {engine.progress.errors[0]}"
     return State.DONE, ""

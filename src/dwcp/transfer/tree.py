@@ -50,9 +50,11 @@ class TreeKeeper:
 
     def place_directory(self, target: Parts, entry: Entry) -> bool:
         """Makes it, or takes the one that is there; true when nothing had to change. Raises OSError, RefusedError."""
+        unchanged = bool(target) and self._place_directory(target, entry)
         self._filled.append((target, entry))
-        if not target:
-            return False
+        return unchanged
+
+    def _place_directory(self, target: Parts, entry: Entry) -> bool:
         parent, name = self.held(target[:-1]), target[-1]
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
