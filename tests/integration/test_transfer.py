@@ -32,6 +32,9 @@ from dwcp.errors import (
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import connect
+from dwcp.transfer.commit import Committer
+from dwcp.transfer.incoming import Incoming
+from dwcp.transfer.receiver import Receiver
 from dwcp.wire import messages as m
 from tests.support import Pair, make_tree, random_file, wait_until
 
@@ -433,3 +436,49 @@ def test_a_goodbye_that_comes_before_the_receiver_has_ended(
         pair.send(tmp_path / "file", "inbox/file")
     wait_until(lambda: not pair.board.live(), "the server has ended it")
     assert [status.state for status in pair.board.recent()] == ["done"]
+
+
+def test_files_that_were_renamed_in_a_circle_are_all_there(pair: Pair, tmp_path: Path) -> None:
+    """Rotated logs: the baseline of one is replaced by another before it is used."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    contents = [random_file(logs / f"log.{number}", 1_300_000 + number, seed=number) for number in range(4)]
+    pair.send(logs, "inbox/logs")
+    for number in (3, 2, 1, 0):
+        (logs / f"log.{number}").rename(logs / f"log.{number + 1}")
+    contents.insert(0, random_file(logs / "log.0", 2_000_000, seed=9))
+    result = pair.send(logs, "inbox/logs")
+    assert result.verified
+    for number, content in enumerate(contents):
+        assert (pair.inbox / "logs" / f"log.{number}").read_bytes() == content
+
+
+def test_a_renamed_file_whose_old_name_is_filled_anew_costs_nothing(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content is here under the old name; that name gets its new content before the old one is copied."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    old = random_file(logs / "log", 1_300_000, seed=1)
+    pair.send(logs, "inbox/logs")
+    (logs / "log").rename(logs / "log.1")
+    new = random_file(logs / "log", 200_000, seed=2)
+    published = threading.Event()
+    original_publish, original_complete = Committer._publish, Receiver._complete
+
+    def publish(committer: Committer, file: Incoming) -> None:
+        original_publish(committer, file)
+        if file.target[-1] == b"log":
+            published.set()
+
+    def complete(receiver: Receiver, file: Incoming) -> None:
+        if file.target[-1] == b"log.1":
+            assert published.wait(10)
+        original_complete(receiver, file)
+
+    monkeypatch.setattr(Committer, "_publish", publish)
+    monkeypatch.setattr(Receiver, "_complete", complete)
+    result = pair.send(logs, "inbox/logs")
+    assert (pair.inbox / "logs" / "log").read_bytes() == new
+    assert (pair.inbox / "logs" / "log.1").read_bytes() == old
+    assert result.wire_bytes < 400_000

@@ -156,6 +156,14 @@ class Incoming:
                 self.users -= alive
                 self._close_if_unused()
 
+    def keep_base(self, fd: int) -> bool:
+        """Takes the baseline over: its name may get other content before this file is whole. False: closed already."""
+        with self.lock:
+            if self.closed:
+                return False
+            self.base_fd = fd
+            return True
+
     def close(self) -> None:
         """Gives back all descriptors, as soon as nobody holds them."""
         with self.lock:

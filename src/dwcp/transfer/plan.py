@@ -176,7 +176,8 @@ class Planner:
                     self._hash_leaf(file, leaf, base, BASELINE)
             file.base_size = os.fstat(base).st_size
         finally:
-            os.close(base)
+            if file.base == file.target or not file.keep_base(base):
+                os.close(base)
 
     def _hash_leaf(self, file: Incoming, leaf: int, fd: int, origin: int) -> None:
         size = file.leaf_size if file.is_stream else file.leaf_bytes(leaf)
