@@ -482,3 +482,19 @@ def test_a_renamed_file_whose_old_name_is_filled_anew_costs_nothing(
     assert (pair.inbox / "logs" / "log").read_bytes() == new
     assert (pair.inbox / "logs" / "log.1").read_bytes() == old
     assert result.wire_bytes < 400_000
+
+
+def test_what_fails_after_the_files_are_there_is_told_to_the_sender(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hard links are made last."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_text("x")
+    os.link(tmp_path / "tree" / "a", tmp_path / "tree" / "b")
+    monkeypatch.setattr("dwcp.transfer.tree.os.link", refuse)
+    with pytest.raises(PartialError, match="cannot link .*not permitted"):
+        pair.send(tmp_path / "tree", "inbox/tree")

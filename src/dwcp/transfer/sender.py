@@ -250,6 +250,8 @@ class Sender:
                         f"the peer calls the transfer finished with {len(self._files)} files not settled"
                     )
                 self.progress.deleted = message.deleted
+                for line in message.errors:
+                    self._failed(line)
                 self.verified = message.verified and not self.progress.errors
                 self._finish()
             case _:
