@@ -245,10 +245,8 @@ class Sender:
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
-                if self._files or self._scanner.is_alive():
-                    raise ProtocolError(
-                        f"the peer calls the transfer finished with {len(self._files)} files not settled"
-                    )
+                if self._files or not self._scan_told:
+                    raise ProtocolError(f"the peer has finished, it says, with {len(self._files)} files not settled")
                 self.progress.deleted = message.deleted
                 for line in message.errors:
                     self._failed(line)

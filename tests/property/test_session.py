@@ -1,0 +1,332 @@
+"""Both roles of a transfer, told anything in any order: only DwcpErrors come out, and all ends and is given back.
+
+What nobody foresaw is turned into an error of its own (`errors.unexpected`); here it is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from typing_extensions import Buffer
+
+from dwcp.config import Config
+from dwcp.errors import DwcpError, Interrupted, UnreachableError
+from dwcp.files.root import Root
+from dwcp.hde import codecs
+from dwcp.hde.hashes import MIN_LEAF, XXH3
+from dwcp.transfer.channel import Channel
+from dwcp.transfer.counters import Tally
+from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.receiver import Receiver
+from dwcp.transfer.sender import Sender
+from dwcp.transfer.settings import Compression
+from dwcp.transfer.source import TreeSource
+from dwcp.wire import frames
+from dwcp.wire import messages as m
+from dwcp.wire.frames import FrameReader
+
+PATIENCE = 10.0
+
+
+class MemoryLink:
+    """Keeps what is sent; gives what it was made with, then ends."""
+
+    description = "memory"
+    encrypted = False
+
+    def __init__(self, incoming: bytes = b"") -> None:
+        self._incoming = incoming
+        self._reader = FrameReader()
+        self.heads: deque[m.Message] = deque(maxlen=200)
+        self.broken = False
+
+    def send(self, *parts: Buffer) -> None:
+        if self.broken:
+            raise UnreachableError("shut down")
+        for part in parts:
+            self.heads.extend(m.decode(kind, head) for kind, head, _ in self._reader.feed(part))
+
+    def receive_into(self, view: memoryview) -> None:
+        if not self._incoming:
+            raise EOFError
+        if len(self._incoming) < len(view):
+            raise UnreachableError("cut off")
+        view[:] = self._incoming[: len(view)]
+        self._incoming = self._incoming[len(view) :]
+
+    def set_read_timeout(self, seconds: float) -> None: ...
+    def wire_bytes(self) -> tuple[int, int]:
+        return 0, 0
+
+    def round_trip_seconds(self) -> float | None:
+        return None
+
+    def set_pacing(self, bits_per_second: int | None) -> None: ...
+    def shutdown(self) -> None:
+        self.broken = True
+
+    def close(self) -> None: ...
+
+
+NAMES = [b"", b"a", b"b", b"d", b"d/a", b"d/d/a", b"link/a", b"../x", b"\xff", b"large", b"s\0"]
+SIZES = [0, 1, 5, 70_000, 200_000, MIN_LEAF, MIN_LEAF + 1, 2 * MIN_LEAF + 5, 2**44, 2**63 - 1]
+numbers = st.integers(0, 6)
+small_runs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=3)
+small_entries = st.builds(
+    m.Entry,
+    path=st.sampled_from(NAMES),
+    type=st.sampled_from(["file", "file", "file", "dir", "symlink", "hardlink", "stream"]),
+    mode=st.sampled_from([0, 0o644, 0o755, 2**32 - 1]),
+    mtime_ns=st.sampled_from([0, 1, -1, 2**63 - 1]),
+    size=st.sampled_from(SIZES),
+    link=st.sampled_from(NAMES),
+)
+sane_names = st.sampled_from([b"a", b"b", b"d", b"d/a", b"d/d/a", b"large"])
+sane_entries = st.one_of(
+    st.builds(m.Entry, path=sane_names, type=st.just("file"), size=st.sampled_from(SIZES[:8]), mode=st.just(0o644)),
+    st.builds(m.Entry, path=sane_names, type=st.sampled_from(["symlink", "hardlink"]), link=st.sampled_from(NAMES)),
+    st.builds(m.Entry, path=sane_names, type=st.just("dir"), mode=st.just(0o755)),
+)
+mostly_sane = st.integers(0, 9).flatmap(lambda chance: sane_entries if chance else small_entries)
+"""What is odd ends the transfer, mostly; for what comes later it has to go on."""
+contents = st.sampled_from(
+    [(b"x", 0), (b"x", 1), (b"x", 5), (b"\0", 70_000), (b"y", 200_000), (b"\0", MIN_LEAF), (b"z", MIN_LEAF + 1)]
+).map(lambda pair: pair[0] * pair[1])
+digests = st.binary(min_size=16, max_size=16)
+odd_blocks = st.builds(
+    m.Block,
+    file=numbers,
+    leaf=st.integers(0, 3),
+    size=st.sampled_from([0, 1, 5, 200_000, MIN_LEAF, 2**32 - 1]),
+    codec=st.sampled_from([0, 1, 2, 3, 77, 255]),
+    digest=st.just(b"") | digests,
+    ops=st.lists(st.tuples(st.sampled_from([-1, 0, 100, 2**63 - 1]), st.sampled_from([0, 5, MIN_LEAF])), max_size=3),
+    literal=st.sampled_from([0, 5, MIN_LEAF]),
+)
+odd_packs = st.builds(
+    m.Pack,
+    codec=st.sampled_from([0, 1, 255]),
+    size=st.sampled_from([0, 1, 5, 70_000, 2**32 - 1]),
+    files=st.lists(st.builds(m.Packed, numbers, st.sampled_from([0, 1, 5, 70_000]), digests), min_size=1, max_size=3),
+)
+to_a_receiver = st.one_of(
+    st.builds(m.Scanned, count=numbers, complete=st.booleans()),
+    st.builds(
+        m.FileEnd, file=numbers, size=st.sampled_from(SIZES), root=digests, unchanged=small_runs, more=st.booleans()
+    ),
+    st.builds(m.IndexRequest, file=numbers, pages=small_runs, chunks=st.booleans()),
+    st.builds(m.Error, code=st.sampled_from(["storage", "odd"]), message=st.text(max_size=5), file=numbers),
+    st.builds(m.StreamLost, stream=numbers, reason=st.just("x")),
+    st.builds(m.Need, files=st.lists(numbers, max_size=2)),
+    odd_blocks,
+)
+known = st.integers(0, 4)
+to_a_sender = st.one_of(
+    st.builds(m.Need, files=st.lists(known, max_size=3), base_size=st.sampled_from([0, 5, 3_000_000, 2**63 - 1])),
+    st.builds(m.BaseIndex, file=known),
+    st.builds(m.Ack, file=known, leaves=small_runs),
+    st.builds(m.Resend, file=known, leaves=small_runs, reason=st.just("x")),
+    st.builds(m.Done, files=small_runs, unchanged=small_runs),
+    st.builds(m.StreamLost, stream=st.integers(0, 1), reason=st.sampled_from(["x", "corrupted"])),
+    st.builds(m.Streams, limit=known),
+    st.builds(m.Error, code=st.sampled_from(["storage", "odd"]), message=st.text(max_size=5), file=known),
+    st.builds(m.Scanned, count=known, complete=st.booleans()),
+)
+
+
+def in_time(act: Any, what: str) -> None:
+    """Runs it in a thread, to be able to say that it hangs."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), f"{what} does not come to an end"
+
+
+class _Machine(RuleBasedStateMachine):
+    """What both roles share. A transfer that was ended is followed by another one in the same place."""
+
+    engine: Sender | Receiver
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.export = self.directory / "export"
+        (self.export / "d").mkdir(parents=True)
+        (self.export / "a").write_bytes(b"x" * 5)
+        (self.export / "large").write_bytes(os.urandom(1000) + bytes(2 * MIN_LEAF))
+        (self.export / "link").symlink_to(self.directory)
+        self.descriptors = len(os.listdir("/proc/self/fd"))
+        self.control = MemoryLink()
+        self.begin()
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        self.engine.close()
+
+    def tell(self, message: m.Message, body: bytes = b"") -> None:
+        """As a session does: an error ends the transfer."""
+        if self.engine.finished.is_set():
+            self.end()
+            self.begin()
+        try:
+            self.engine.handle(message, body)
+        except DwcpError as error:
+            self.engine.tell_and_abort(error)
+
+    def end(self) -> None:
+        self.engine.tell_and_abort(Interrupted("the test is over"))
+        in_time(self.give_back, "the transfer")
+        errors = [message.message for message in self.control.heads if isinstance(message, m.Error)]
+        assert not [text for text in [*errors, str(self.engine.error)] if "fault of this program" in text]
+        assert sorted(path.name for path in self.directory.iterdir()) == ["export"]
+        assert len(os.listdir("/proc/self/fd")) == self.descriptors
+
+    def teardown(self) -> None:
+        self.end()
+        shutil.rmtree(self.directory)
+
+
+class ReceiverMachine(_Machine):
+    def begin(self) -> None:
+        self.announced = 0
+        self.streams = 0
+        self.control = MemoryLink()
+        self.engine: Receiver = Receiver(
+            Root(self.export),
+            (),
+            Channel(self.control),
+            checksum="xxh3",
+            delete=False,
+            delta=True,
+            pool=BufferPool(4 * MIN_LEAF),
+            tally=Tally(),
+        )
+        self.engine.start()
+
+    def tell(self, message: m.Message, body: bytes = b"") -> None:
+        """Returns when what it set off is done: planned, compared, put together."""
+        super().tell(message, body)
+        for pool in (self.engine._planning, self.engine._hashing, self.engine._planning):
+            pool.submit(bool).result(PATIENCE)
+
+    @rule(entries=st.lists(mostly_sane, min_size=1, max_size=3), lie=st.integers(0, 50))
+    def announce(self, entries: list[m.Entry], lie: int) -> None:
+        if self.engine.finished.is_set():
+            self.end()
+            self.begin()
+        plain = m.encode_entries(entries)
+        first = self.announced + (lie == 48)
+        count, size = len(entries) + (lie == 49), len(plain) + (lie == 50)
+        self.announced += len(entries)
+        self.tell(m.Entries(first=first, count=count, size=size), codecs.encode_names(plain))
+
+    @rule(message=to_a_receiver, body=st.binary(max_size=20))
+    def say(self, message: m.Message, body: bytes) -> None:
+        self.tell(message, body)
+
+    @rule(number=numbers, content=contents, leaf=st.integers(0, 2), packed=st.booleans(), damage=st.booleans())
+    def carry(self, number: int, content: bytes, leaf: int, packed: bool, damage: bool) -> None:
+        """Well-formed blocks, though perhaps of what nobody asked for."""
+        digest = XXH3.digest(content) if not damage else bytes(16)
+        message: m.Message = m.Block(file=number, leaf=leaf, size=len(content), codec=0, digest=digest)
+        if packed:
+            message = m.Pack(codec=0, size=len(content), files=[m.Packed(number, len(content), digest)])
+        self.stream(message, content)
+
+    @rule(leaves=st.lists(contents, min_size=1, max_size=2), number=numbers, right=st.booleans())
+    def say_the_end(self, leaves: list[bytes], number: int, right: bool) -> None:
+        root = XXH3.root(b"".join(map(XXH3.digest, leaves)), sum(map(len, leaves))) if right else bytes(16)
+        if number in self.engine._files:
+            self.tell(m.FileEnd(file=number, size=self.engine._files[number].size, root=root))
+
+    @rule(
+        message=odd_blocks | odd_packs | to_a_receiver,
+        body=st.binary(max_size=40),
+        cut=st.sampled_from([0, 0, 0, 1, 60]),
+    )
+    def carry_nonsense(self, message: m.Message, body: bytes, cut: int) -> None:
+        self.stream(message, body, cut)
+
+    def stream(self, message: m.Message, body: bytes, cut: int = 0) -> None:
+        frame = frames.seal(message.kind, m.encode(message), body) + body
+        channel = Channel(MemoryLink(frame[: len(frame) - cut]))
+        self.streams += 1
+
+        def run() -> None:
+            try:
+                self.engine.run_stream(self.streams, channel)
+            except DwcpError:
+                return
+
+        in_time(run, "a stream")
+
+
+class SenderMachine(_Machine):
+    def begin(self) -> None:
+        self.control = MemoryLink()
+        self.source = TreeSource(Root(self.export), ())
+        self.engine: Sender = Sender(
+            self.source,
+            Channel(self.control),
+            checksum="xxh3",
+            compression=Compression.of(Config()),
+            pool=BufferPool(4 * MIN_LEAF),
+            tally=Tally(),
+            idle_seconds=0.05,
+        )
+        self.engine.start()
+        # numbers mean something from now on
+        self.engine._scanner.join(PATIENCE)
+        self.threads: list[threading.Thread] = []
+
+    @rule(message=to_a_sender, body=st.sampled_from([b"", b"", bytes(4), bytes(16), bytes(48), b"\xff" * 48]))
+    def say(self, message: m.Message, body: bytes) -> None:
+        self.tell(message, body)
+
+    @rule(files=st.lists(known, max_size=3, unique=True))
+    def need(self, files: list[int]) -> None:
+        self.tell(m.Need(files=files))
+
+    @rule(deleted=numbers, verified=st.booleans(), really=st.integers(0, 5))
+    def finish(self, deleted: int, verified: bool, really: int) -> None:
+        if not really:
+            self.tell(m.Finished(deleted=deleted, verified=verified, errors=["x"]))
+
+    @rule()
+    def join(self) -> None:
+        number = len(self.threads)
+        if number > 2:
+            return
+
+        def run() -> None:
+            try:
+                self.engine.run_stream(number, Channel(MemoryLink()))
+            except DwcpError:
+                self.engine.stream_lost(number)
+
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def give_back(self) -> None:
+        for thread in self.threads:
+            thread.join()
+        self.engine.close()
+        self.source.close()
+
+
+bounded = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+TestReceiver = ReceiverMachine.TestCase
+TestReceiver.settings = bounded
+TestSender = SenderMachine.TestCase
+TestSender.settings = bounded
