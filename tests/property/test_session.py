@@ -101,6 +101,7 @@ mostly_sane = st.integers(0, 9).flatmap(lambda chance: sane_entries if chance el
 contents = st.sampled_from(
     [(b"x", 0), (b"x", 1), (b"x", 5), (b"\0", 70_000), (b"y", 200_000), (b"\0", MIN_LEAF), (b"z", MIN_LEAF + 1)]
 ).map(lambda pair: pair[0] * pair[1])
+cuts = st.sampled_from([0, 0, 0, 1, 60])
 digests = st.binary(min_size=16, max_size=16)
 odd_blocks = st.builds(
     m.Block,
@@ -230,6 +231,10 @@ class ReceiverMachine(_Machine):
         count, size = len(entries) + (lie == 49), len(plain) + (lie == 50)
         self.announced += len(entries)
         self.tell(m.Entries(first=first, count=count, size=size), codecs.encode_names(plain))
+
+    @rule(complete=st.booleans())
+    def scanned(self, complete: bool) -> None:
+        self.tell(m.Scanned(count=self.announced, complete=complete))
 
     @rule(message=to_a_receiver, body=st.binary(max_size=20))
     def say(self, message: m.Message, body: bytes) -> None:

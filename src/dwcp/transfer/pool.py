@@ -32,7 +32,8 @@ class BufferPool:
             with self._condition:
                 self._in_use -= 1
                 self._idle.append(raw)
-                self._condition.notify()
+                # all: the first one to wake may want more than there is, and the next one less
+                self._condition.notify_all()
 
     def _fits(self, size: int) -> bool:
         if any(len(raw) >= size for raw in self._idle) or not self._in_use:
