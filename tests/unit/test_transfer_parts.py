@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import threading
+from pathlib import Path
 
+import pytest
+
+from dwcp.errors import StorageError
+from dwcp.hde.hashes import MIN_LEAF
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.source import FileReader, StreamSource
+from dwcp.wire.messages import Entry
 from tests.support import wait_until
 
 
@@ -27,3 +36,38 @@ def test_a_buffer_given_back_goes_to_whoever_it_is_large_enough_for() -> None:
     for thread in threads:
         thread.join(5)
     assert got[4].is_set()
+
+
+def test_a_file_that_is_closed_while_it_is_read_keeps_its_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the number would be that of the next file to be opened, the node's key perhaps."""
+    (tmp_path / "a").write_bytes(b"a" * 10)
+    (tmp_path / "secret").write_bytes(b"s" * 10)
+    fd = os.open(tmp_path / "a", os.O_RDONLY)
+    reader = FileReader(fd, Entry(path=b"a", type="file", size=10))
+    original = os.preadv
+
+    def slow(fd: int, buffers: list[memoryview], offset: int) -> int:
+        reader.close()
+        with (tmp_path / "secret").open("rb"):
+            return original(fd, buffers, offset)
+
+    monkeypatch.setattr("dwcp.transfer.source.os.preadv", slow)
+    view = memoryview(bytearray(10))
+    assert reader.read_into(0, view) == 10
+    assert bytes(view) == b"a" * 10
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    with pytest.raises(StorageError, match="not being sent any more"):
+        reader.read_into(0, view)
+    reader.close()
+
+
+def test_a_settled_leaf_of_a_stream_is_not_there_to_be_read() -> None:
+    """It is asked for where a stream is found lost just before the acknowledgement arrives."""
+    reader = StreamSource(io.BytesIO(bytes(2 * MIN_LEAF))).reader
+    turn, _, _ = reader.take_over()
+    assert reader.next_leaf(turn) == 0
+    reader.settled(0)
+    assert reader.read_into(0, memoryview(bytearray(MIN_LEAF))) == 0

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
 from dwcp.errors import StorageError, TemporaryError
@@ -25,7 +26,7 @@ class Reader(Protocol):
     """An open file of the source. Any thread may read."""
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fills `view` from `offset`; fewer bytes only at the end. Raises a DwcpError."""
+        """Fills `view` from `offset`; fewer bytes at the end, none of a leaf that is settled. Raises a DwcpError."""
         ...
 
     def is_hole(self, offset: int, size: int) -> bool:
@@ -105,36 +106,65 @@ class TreeSource:
 
 
 class FileReader:
-    """An open regular file. It is read, not mapped: a file that is cut short under a map kills the process (SIGBUS)."""
+    """An open regular file. It is read, not mapped: a file that is cut short under a map kills the process (SIGBUS).
+
+    Closed while others read, it keeps its descriptor until the last of them is through: the number may be another
+    file's an instant later, and its content would be sent.
+    """
 
     def __init__(self, fd: int, entry: Entry) -> None:
         self._fd = fd
         self._entry = entry
         self._sparse = os.fstat(fd).st_blocks * 512 < entry.size
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    @contextmanager
+    def _held(self) -> Iterator[int]:
+        """Raises StorageError when it is closed."""
+        with self._lock:
+            if self._closed:
+                raise StorageError(f"{display(self._entry.path)} is not being sent any more")
+            self._users += 1
+        try:
+            yield self._fd
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._closed and not self._users and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def read_into(self, offset: int, view: memoryview) -> int:
         got = 0
-        try:
-            while got < len(view):
-                count = os.preadv(self._fd, [view[got:]], offset + got)
-                if not count:
-                    break
-                got += count
-        except OSError as error:
-            raise failure(error, "cannot read", self._entry.path) from error
+        with self._held() as fd:
+            try:
+                while got < len(view):
+                    count = os.preadv(fd, [view[got:]], offset + got)
+                    if not count:
+                        break
+                    got += count
+            except OSError as error:
+                raise failure(error, "cannot read", self._entry.path) from error
         return got
 
     def is_hole(self, offset: int, size: int) -> bool:
         if not self._sparse:
             return False
-        try:
-            return os.lseek(self._fd, offset, os.SEEK_DATA) >= offset + size
-        except OSError as error:
-            # lseek(2): ENXIO, no data from here to the end; anything else, no such knowledge here
-            return error.errno == errno.ENXIO
+        with self._held() as fd:
+            try:
+                return os.lseek(fd, offset, os.SEEK_DATA) >= offset + size
+            except OSError as error:
+                # lseek(2): ENXIO, no data from here to the end; anything else, no such knowledge here
+                return error.errno == errno.ENXIO
 
     def check_unchanged(self) -> None:
-        status = os.fstat(self._fd)
+        with self._held() as fd:
+            status = os.fstat(fd)
         if (status.st_size, status.st_mtime_ns) != (self._entry.size, self._entry.mtime_ns):
             raise TemporaryError(f"{display(self._entry.path)} changed while it was read; send it again when it rests")
 
@@ -142,7 +172,9 @@ class FileReader:
         """Nothing was kept for it."""
 
     def close(self) -> None:
-        os.close(self._fd)
+        with self._lock:
+            self._closed = True
+            self._close_if_unused()
 
 
 class StreamSource:
@@ -233,7 +265,7 @@ class StreamReader:
 
     def read_into(self, offset: int, view: memoryview) -> int:
         with self._condition:
-            content = self._kept[offset // MIN_LEAF]
+            content = self._kept.get(offset // MIN_LEAF, b"")
         view[: len(content)] = content
         return len(content)
 
