@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dwcp.errors import StorageError
+from dwcp.files.root import Root
+from dwcp.files.staging import Staging
 from dwcp.hde.hashes import MIN_LEAF
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.source import FileReader, StreamSource
@@ -71,3 +74,29 @@ def test_a_settled_leaf_of_a_stream_is_not_there_to_be_read() -> None:
     assert reader.next_leaf(turn) == 0
     reader.settled(0)
     assert reader.read_into(0, memoryview(bytearray(MIN_LEAF))) == 0
+
+
+def test_a_part_that_was_finished_while_its_lock_was_waited_for_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal has been unlinked: what is noted there would be lost, and publishing would fail."""
+    root = Root(tmp_path)
+    staging = Staging(root)
+    original = fcntl.flock
+    finished = threading.Event()
+
+    def flock(fd: int, operation: int) -> None:
+        if not finished.is_set():
+            finished.set()
+            (tmp_path / ".dwcp" / "k.journal").unlink()
+        original(fd, operation)
+
+    monkeypatch.setattr("dwcp.files.staging.fcntl.flock", flock)
+    part = staging.open_part("k", b"x")
+    assert os.fstat(part.journal_fd).st_nlink == 1
+    staging.publish_part(part, b"x", root.fd)
+    assert (tmp_path / "x").exists()
+    part.close()
+    staging.discard()
+    staging.close()
+    root.close()

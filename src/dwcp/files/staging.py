@@ -69,18 +69,23 @@ class Staging:
     def open_part(self, key: str, what: bytes) -> Part:
         """Made where missing. Raises TemporaryError while another transfer receives the same file."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        journal_fd = os.open(f"{key}.journal", flags | os.O_APPEND, 0o600, dir_fd=self.fd)
-        try:
-            fcntl.flock(journal_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fd = os.open(f"{key}.part", flags, 0o600, dir_fd=self.fd)
-        except BlockingIOError as error:
+        while True:
+            journal_fd = os.open(f"{key}.journal", flags | os.O_APPEND, 0o600, dir_fd=self.fd)
+            try:
+                fcntl.flock(journal_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(journal_fd).st_nlink:
+                    fd = os.open(f"{key}.part", flags, 0o600, dir_fd=self.fd)
+                    break
+            except BlockingIOError as error:
+                os.close(journal_fd)
+                raise TemporaryError(
+                    f"{display(what)} is being received by another transfer; try again when that one has ended"
+                ) from error
+            except OSError:
+                os.close(journal_fd)
+                raise
+            # whoever had it finished the file and unlinked it between our open and our lock
             os.close(journal_fd)
-            raise TemporaryError(
-                f"{display(what)} is being received by another transfer; try again when that one has ended"
-            ) from error
-        except OSError:
-            os.close(journal_fd)
-            raise
         return Part(key, fd, journal_fd, os.fstat(fd).st_size == 0)
 
     def new_name(self) -> bytes:
