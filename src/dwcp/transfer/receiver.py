@@ -68,7 +68,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
-        self._is_stream = False
+        self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
@@ -109,6 +109,8 @@ class Receiver:
 
     def close(self) -> None:
         """After it has finished and its streams have ended: gives back everything."""
+        with self._lock:
+            self._closing = True
         self._planning.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
         self._committer.close()
@@ -122,6 +124,12 @@ class Receiver:
             log.warning("the staging directory could not be cleaned", reason=str(error))
         self._staging.close()
         self._root.close()
+
+    def _submit(self, pool: ThreadPoolExecutor, step: Callable[[], None]) -> None:
+        """Has a step done by a helper thread, unless they are given back; the committer may still publish then."""
+        with self._lock:
+            if not self._closing:
+                pool.submit(self._guard, step)
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Runs a step of a helper thread; what fails there ends the transfer."""
@@ -176,7 +184,7 @@ class Receiver:
                 if message.count != self._announced or self._scanned is not None:
                     raise ProtocolError("the peer lost count of its files")
                 self._scanned = message
-                self._planning.submit(self._guard, self._finish_if_done)
+                self._submit(self._planning, self._finish_if_done)
             case m.FileEnd():
                 self._file_end(message)
             case m.IndexRequest():
@@ -221,7 +229,7 @@ class Receiver:
         self.progress.add(
             files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
         )
-        self._planning.submit(self._guard, lambda: self._plan(message.first, entries))
+        self._submit(self._planning, lambda: self._plan(message.first, entries))
 
     def _check(self, entries: list[m.Entry]) -> None:
         """Raises ProtocolError for entries that no sender makes, before anything is allocated for them."""
@@ -264,7 +272,7 @@ class Receiver:
                     whole.append(number)
                 case Plan.COMPARE:
                     self._wanted_bytes += entry.size
-                    self._hashing.submit(self._guard, partial(self._compare, file))
+                    self._submit(self._hashing, partial(self._compare, file))
         self._flush_done()
         if whole:
             self._control.send(m.Need(files=whole))
@@ -308,7 +316,7 @@ class Receiver:
             if file.indexing or len(leaves) > segment_leaves(file.leaf_size):
                 raise ProtocolError("the peer asked for more hashes of a baseline at once than are allowed")
             file.indexing = True
-        self._hashing.submit(self._guard, lambda: self._send_index(file, request, leaves))
+        self._submit(self._hashing, lambda: self._send_index(file, request, leaves))
 
     def _send_index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> None:
         with file.held() as alive:
@@ -527,7 +535,7 @@ class Receiver:
 
     def _complete_if_whole(self, file: Incoming) -> None:
         if file.is_whole():
-            self._hashing.submit(self._guard, lambda: self._complete_held(file))
+            self._submit(self._hashing, lambda: self._complete_held(file))
 
     def _complete_held(self, file: Incoming) -> None:
         with file.held() as alive:
@@ -619,9 +627,7 @@ class Receiver:
             if scanned is None or self._settled < scanned.count or self._finishing:
                 return
             self._finishing = True
-        self._planning.submit(self._guard, lambda: self._finish(scanned))
-
-    _finishing = False
+        self._submit(self._planning, lambda: self._finish(scanned))
 
     def _finish(self, scanned: m.Scanned) -> None:
         problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)
