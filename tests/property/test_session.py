@@ -37,6 +37,7 @@ from dwcp.transfer.source import TreeSource
 from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.frames import FrameReader
+from tests.support import wait_until
 
 PATIENCE = 10.0
 
@@ -381,3 +382,36 @@ def test_the_last_file_that_is_published_while_all_is_given_back(
     assert (tmp_path / "x").read_bytes() == b"12345"
     assert str(receiver.error) == "cancelled"
     assert "fault of this program" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_called_done_just_before_it_is_opened(tmp_path: Path) -> None:
+    """Nobody would close it again."""
+    (tmp_path / "large").write_bytes(os.urandom(MIN_LEAF))
+    before = len(os.listdir("/proc/self/fd"))
+
+    class Pool(BufferPool):
+        def buffer(self, size: int) -> Any:
+            sender.handle(m.Done(files=[(0, 1)]), b"")
+            return super().buffer(size)
+
+    source = TreeSource(Root(tmp_path), (b"large",))
+    sender = Sender(
+        source,
+        Channel(MemoryLink()),
+        checksum="xxh3",
+        compression=Compression.of(Config()),
+        pool=Pool(MIN_LEAF),
+        tally=Tally(),
+        idle_seconds=0.05,
+    )
+    sender.start()
+    sender._scanner.join(PATIENCE)
+    sender.handle(m.Need(files=[0]), b"")
+    thread = threading.Thread(target=lambda: sender.run_stream(0, Channel(MemoryLink())), daemon=True)
+    thread.start()
+    wait_until(lambda: not sender._files and not sender.backlog(), "it is taken")
+    sender.handle(m.Finished(deleted=0, verified=True), b"")
+    thread.join(PATIENCE)
+    sender.close()
+    source.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -420,14 +420,15 @@ class Sender:
         self._forget(file)
 
     def _forget(self, file: Outgoing) -> None:
-        with file.lock:
-            reader, file.reader = file.reader, None
-        if reader is not None:
-            reader.close()
         with self._condition:
             if self._files.pop(file.id, None) is not None:
                 self._unsettled -= weight(file.entry)
             self._condition.notify_all()
+        with file.lock:
+            file.forgotten = True
+            reader, file.reader = file.reader, None
+        if reader is not None:
+            reader.close()
 
     def _failed(self, line: str) -> None:
         log.warning("a file could not be sent", reason=line)
@@ -649,6 +650,8 @@ class Sender:
 
     def _reader(self, file: Outgoing) -> Reader:
         with file.lock:
+            if file.forgotten:
+                raise Interrupted(f"{display(file.entry.path)} is not being sent any more")
             if file.reader is None:
                 file.reader = self._source.open(file.entry)
             return file.reader

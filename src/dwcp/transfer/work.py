@@ -84,6 +84,8 @@ class Outgoing:
     """No further task will be added to the present phase; false while a stream is still being read."""
     unacked: dict[int, int] = field(default_factory=dict)
     """Leaf (or PACKED) to the stream that carried it last."""
+    forgotten: bool = False
+    """It is settled: nobody may open it again."""
     settled_bytes: int = 0
     resends: int = 0
 
