@@ -149,6 +149,23 @@ def test_heads_of_wrong_types_are_protocol_errors(kind: int, fields: dict[str, o
         return
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (m.Error(code="storage", message="\x1b]0;owned\x07\nroot# \u202e"), r"\x1b]0;owned\x07\nroot# \u202e"),
+        (m.Resend(file=0, leaves=[], reason="\r\x00"), r"\r\x00"),
+        (m.StreamLost(stream=0, reason="\x9b2J"), r"\x9b2J"),
+        (m.Finished(deleted=0, verified=True, errors=["\x1bc"]), r"\x1bc"),
+        (m.Error(code="storage", message="\n" * 4096), "\\n" * 2048),
+        (m.Error(code="storage", message="näme × 3"), "näme × 3"),
+    ],
+)
+def test_what_a_peer_says_is_fit_for_a_terminal(message: m.Message, text: str) -> None:
+    told = m.decode(message.kind, m.encode(message))
+    assert told == message
+    assert text in (getattr(told, "message", ""), getattr(told, "reason", ""), *getattr(told, "errors", []))
+
+
 @pytest.mark.parametrize("kind", sorted(m.MESSAGES))
 def test_text_that_is_not_utf8_is_a_protocol_error(kind: int) -> None:
     """MessagePack marks it as text all the same."""

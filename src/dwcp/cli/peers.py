@@ -36,12 +36,26 @@ def ls(target: str, as_json: bool, files: tuple[Path, ...], overrides: tuple[str
 
 
 def _line(entry: RemoteEntry) -> str:
-    name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    name = _printable(entry.name)
     if entry.kind == "export":
         return f"{name}/"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime_ns / 1e9))
-    arrow = f" -> {entry.target}" if entry.target else "/" if entry.kind == "dir" else ""
-    return f"{stat.filemode(_KINDS.get(entry.kind, 0) | entry.mode)} {entry.size:>14} {when} {name}{arrow}"
+    arrow = f" -> {_printable(entry.target)}" if entry.target else "/" if entry.kind == "dir" else ""
+    mode = stat.filemode(_KINDS.get(entry.kind, 0) | stat.S_IMODE(entry.mode))
+    return f"{mode} {entry.size:>14} {_when(entry.mtime_ns)} {name}{arrow}"
+
+
+def _when(mtime_ns: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(mtime_ns / 1e9))
+    except (OverflowError, OSError, ValueError):
+        # a year that no calendar here has
+        return "-".ljust(16)
+
+
+def _printable(name: str) -> str:
+    """As it is, but for bytes that are no UTF-8 and for what could move a terminal's cursor."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 @click.command()

@@ -20,7 +20,9 @@ from dwcp.errors import ProtocolError
 
 VERSION = 1
 
-Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
+MAX_TEXT = 1024
+MAX_ERROR_TEXT = 4096
+Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -40,6 +42,11 @@ MAX_PACK_FILES = 512
 """Small files that ride in one PACK: its head stays under MAX_HEAD."""
 MAX_OPS = 4096
 """Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
+
+
+def printable(text: str, limit: int) -> str:
+    """What a peer says goes into logs and onto terminals: whatever could move a cursor or begin a line is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:limit]
 
 
 class Message(Struct, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
@@ -109,8 +116,11 @@ class Error(Message):
 
     kind = 7
     code: Name
-    message: Annotated[str, Meta(max_length=4096)]
+    message: Annotated[str, Meta(max_length=MAX_ERROR_TEXT)]
     file: Index | None = None
+
+    def __post_init__(self) -> None:
+        self.message = printable(self.message, MAX_ERROR_TEXT)
 
 
 class Ping(Message):
@@ -301,6 +311,9 @@ class Resend(Message):
     leaves: Runs
     reason: Text
 
+    def __post_init__(self) -> None:
+        self.reason = printable(self.reason, MAX_TEXT)
+
 
 class Done(Message):
     """These files are verified, durable and have their final names; `unchanged` ones had before."""
@@ -316,6 +329,9 @@ class StreamLost(Message):
     kind = 37
     stream: Index
     reason: Text
+
+    def __post_init__(self) -> None:
+        self.reason = printable(self.reason, MAX_TEXT)
 
 
 class Streams(Message):
@@ -333,6 +349,9 @@ class Finished(Message):
     verified: bool
     errors: Annotated[list[Text], Meta(max_length=64)] = []
     """What failed after the files were done: links, deletions, times of directories."""
+
+    def __post_init__(self) -> None:
+        self.errors = [printable(line, MAX_TEXT) for line in self.errors]
 
 
 MESSAGES: dict[int, type[Message]] = {
