@@ -618,6 +618,20 @@ def test_a_peer_that_stops_in_mid_block(pair: Pair, watch: Watch) -> None:
             evil.receive(m.StreamLost)
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_body_that_nothing_needs_is_not_waited_for(pair: Pair, watch: Watch, opened: bool) -> None:
+    head = m.encode(m.Ping())
+    attackers = [Attacker(pair) for _ in range(8)]
+    for evil in attackers:
+        with evil:
+            if opened:
+                evil.open(path=b"inbox/%d" % id(evil))
+            evil.channel.link.send(frames.seal(m.Ping.kind, head, bytes(frames.MAX_BODY)))
+            error = evil.ending()
+            assert error is not None
+            assert "claims a body" in error.message
+
+
 def test_two_transfers_of_one_name(pair: Pair, watch: Watch) -> None:
     """The name of a transfer is the initiator's choice; that two are alike is no reason to stumble."""
     with Attacker(pair) as first, Attacker(pair) as second:

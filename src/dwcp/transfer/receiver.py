@@ -39,6 +39,8 @@ HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
 MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
 """A leaf, or what a codec makes of one that does not shrink."""
+MAX_ENTRIES_BODY = m.MAX_ENTRIES_SIZE + 64 * 1024
+"""The only body on the control connection: a list of entries that did not shrink."""
 
 log = structlog.get_logger()
 
@@ -60,6 +62,7 @@ class Receiver:
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
         self._control = control
+        control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
         self._pool = pool
         self._tally = tally

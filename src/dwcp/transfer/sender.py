@@ -49,6 +49,7 @@ from dwcp.transfer.work import (
     weight,
 )
 from dwcp.wire import messages as m
+from dwcp.wire.frames import MAX_BODY
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
 
@@ -75,6 +76,7 @@ class Sender:
         """`idle_seconds`: an idle stream says PING this often."""
         self._source = source
         self._control = control
+        control.max_body = MAX_BODY
         self._hash = HASHES[checksum]
         self._compression = compression
         self._adaptive = Adaptive(compression.threshold, enabled=compression.adaptive)

@@ -28,7 +28,7 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
 from dwcp.transfer.session import dial_session, respond
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
@@ -188,7 +188,7 @@ class TransportServer:
         channel: Channel | None = None
         try:
             link = take_over(sock, self.node.link_settings(), self.node.config.security.handshake_timeout)
-            channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+            channel = Channel(link, NO_BODY)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
                 self._serve_session(channel, message, head, guard)

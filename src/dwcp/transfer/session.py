@@ -15,7 +15,7 @@ from dwcp.store.identity import public_key_of
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import Initiator, Responder, join
 
 M = TypeVar("M", bound=m.Message)
@@ -76,7 +76,7 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
     AuthenticationError."""
     settings = node.link_settings()
     link, effective = dial(address, settings)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY)
     try:
         initiator = Initiator(node.introduction(), fingerprint)
         channel.send(initiator.hello())
@@ -92,14 +92,13 @@ def dial_session(node: Node, address: str, fingerprint: str) -> Dialled:
     except DwcpError:
         link.close()
         raise
-    channel.max_body = MAX_BODY
     return Dialled(channel, welcome, reply.key, effective, reply.node)
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session. Raises as `dial_session`."""
     link, _ = dial(address, node.link_settings())
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY)
     try:
         _check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
@@ -122,7 +121,6 @@ def respond(node: Node, channel: Channel, hello: m.Hello, hello_head: bytes, wel
     auth, _ = _expect(channel, m.Auth)
     name = responder.accept(auth)
     channel.send(welcome)
-    channel.max_body = MAX_BODY
     return name
 
 
