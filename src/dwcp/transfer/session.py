@@ -53,11 +53,15 @@ class Heartbeat:
                 return
 
 
-def shutdown_later(link: Link) -> None:
-    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message."""
+def shutdown_later(link: Link) -> threading.Timer:
+    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message.
+
+    Whoever sees the peer leave by itself may cancel it.
+    """
     timer = threading.Timer(PARTING, link.shutdown)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 @dataclass(frozen=True, slots=True)
