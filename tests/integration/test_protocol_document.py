@@ -262,9 +262,10 @@ def test_the_limits_are_the_code() -> None:
     assert documented == {
         "prefix": frames.PREFIX_SIZE,
         "head": frames.MAX_HEAD,
-        "body before WELCOME or JOINED": frames.MAX_BODY_BEFORE_WELCOME,
+        "body before OPEN or JOINED": frames.NO_BODY,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
-        "body on a control connection": frames.MAX_BODY,
+        "body on a control connection, at the sender": frames.MAX_BODY,
+        "body on a control connection, at the receiver": receiver.MAX_ENTRIES_BODY,
         "entries in ENTRIES or LISTING": m.MAX_ENTRIES,
         "decoded ENTRIES": m.MAX_ENTRIES_SIZE,
         "weight of entries not settled, sender": work.MAX_UNSETTLED,

@@ -29,6 +29,9 @@ from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
 
+MAX_LISTED = 1_000_000
+"""Names of one directory that a peer may list: some 300 MB of memory here, which a directory of that size is worth."""
+
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
 T = TypeVar("T")
@@ -176,6 +179,8 @@ class Peer:
                 ]
                 if not answer.more:
                     return entries
+                if len(entries) > MAX_LISTED:
+                    raise ProtocolError(f"{self.name} lists more than {MAX_LISTED} names in one directory")
 
     def _ping(self) -> float:
         with self._request_lock:

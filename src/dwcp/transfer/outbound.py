@@ -27,7 +27,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Dialled, Heartbeat, dial_session, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, dial_session, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
@@ -300,7 +300,8 @@ class Outbound:
             while not engine.finished.is_set():
                 message, body = control.receive()
                 if isinstance(message, m.Bye):
-                    if not engine.finished.is_set():
+                    # a receiver's FINISHED can be answered before its own thread has noted the end
+                    if not engine.finished.wait(PARTING):
                         raise EOFError
                 elif not opened:
                     opened = self._is_opened(message)

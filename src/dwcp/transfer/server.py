@@ -29,7 +29,7 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
 from dwcp.transfer.session import check_certificate, dial_session, respond
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
@@ -193,7 +193,7 @@ class TransportServer:
             credentials = self.node.credentials()
             settings = self.node.link_settings(credentials)
             link = take_over(sock, settings, self.node.config.security.handshake_timeout)
-            channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+            channel = Channel(link, NO_BODY)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
                 self._serve_session(credentials, channel, message, head, guard)

@@ -16,7 +16,7 @@ from dwcp.transfer.channel import Channel
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
@@ -70,11 +70,15 @@ class Standby:
         return session
 
 
-def shutdown_later(link: Link) -> None:
-    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message."""
+def shutdown_later(link: Link) -> threading.Timer:
+    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message.
+
+    Whoever sees the peer leave by itself may cancel it.
+    """
     timer = threading.Timer(PARTING, link.shutdown)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
     AuthenticationError."""
     credentials, resumption = node.credentials(), Resumption()
     link, effective = dial(address, node.link_settings(credentials), resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY)
     try:
         initiator = Initiator(node.introduction(credentials), pinned)
         channel.send(initiator.hello())
@@ -113,7 +117,6 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
     except DwcpError:
         link.close()
         raise
-    channel.max_body = MAX_BODY
     return Dialled(
         channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
     )
@@ -124,7 +127,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     `dial_session`."""
     credentials = node.credentials()
     link, _ = dial(address, node.link_settings(credentials))
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY)
     try:
         initiator = Initiator(node.introduction(credentials), None)
         channel.send(initiator.hello())
@@ -142,7 +145,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
     link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY)
     try:
         check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
@@ -173,7 +176,6 @@ def respond(
     auth, _ = _expect(channel, m.Auth)
     name = responder.accept(auth)
     channel.send(welcome)
-    channel.max_body = MAX_BODY
     return name
 
 

@@ -34,12 +34,12 @@ MAX_HEAD = 256 * 1024
 """The largest head in use is a DONE with two full lists of runs, under 200 KB."""
 MAX_BODY = 32 * 1024 * 1024
 """The largest body in use is a leaf hash list of the largest file, 2**20 leaves of 32 bytes."""
-MAX_BODY_BEFORE_WELCOME = 0
-"""Somebody who has not proved who they are can make us allocate one head, and nothing more."""
+NO_BODY = 0
+"""Handshakes and requests have none: until a transfer begins, a peer can make us allocate a head and nothing more."""
 
 _PREFIX = struct.Struct(">2sBBII16sQ")
 _CHECK = struct.Struct(">I")
-_NO_BODY = bytes(16)
+_EMPTY_HASH = bytes(16)
 
 
 class FrameError(ProtocolError):
@@ -78,7 +78,7 @@ def seal(kind: int, head: bytes, body: Buffer | None = None, body_hash: bytes | 
     """
     size = memoryview(body).nbytes if body is not None else 0
     if body is None or size == 0:
-        body_hash = _NO_BODY
+        body_hash = _EMPTY_HASH
     elif body_hash is None:
         body_hash = xxhash.xxh3_128_digest(body)
     prefix = _PREFIX.pack(MAGIC, kind, 0, len(head), size, body_hash, xxhash.xxh3_64_intdigest(head))
