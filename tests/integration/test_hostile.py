@@ -194,7 +194,7 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
         evil.join(1)
         with pytest.raises(AuthenticationError):
             evil.join(1)
-        welcome = evil.session.welcome
+        welcome = evil.session.wait_welcome()
         for forged in (
             m.Join(session=welcome.session, stream=2, mac=bytes(32)),
             m.Join(session=bytes(16), stream=3, mac=bytes(32)),

@@ -229,7 +229,8 @@ def test_a_missing_source_and_a_missing_remote(pair: Pair, tmp_path: Path) -> No
 
 
 async def _connect(name: str, config: Config) -> None:
-    async with connect(name, config=config):
+    async with connect(name, config=config) as peer:
+        await peer.ping()
         raise AssertionError("connected")
 
 

@@ -49,10 +49,15 @@ def is_loopback(host: str) -> bool:
 def dial(
     address: str, settings: LinkSettings, resumption: Resumption | None = None
 ) -> tuple[TcpLink | TlsLink, Effective]:
-    """A link to `HOST:PORT`, and what its socket was given. Tries every address that the name has. With `resumption`
-    TLS goes on with its session, where it has one, and leaves it there for the next.
+    """`connect` and `secure` in one."""
+    sock, effective = connect(address, settings)
+    return secure(sock, address, settings, resumption), effective
 
-    Raises UnreachableError or TimeoutExpired.
+
+def connect(address: str, settings: LinkSettings) -> tuple[socket.socket, Effective]:
+    """A connected socket, and what it was given. Tries every address that the name of `HOST:PORT` has.
+
+    Raises UnreachableError.
     """
     host, port = split_address(address)
     try:
@@ -66,28 +71,49 @@ def dial(
             effective = sockopts.apply(sock, settings.options)
             sock.settimeout(settings.connect_timeout)
             sock.connect(target)
-            return _secure_client(sock, settings, resumption), effective
+            return sock, effective
         except TimeoutError:
             sock.close()
-            failures.append(f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)")
-        except ssl.SSLError as error:
-            sock.close()
-            failures.append(f"TLS failed: {error.reason or error}")
+            failures.append(_late(settings))
         except OSError as error:
             sock.close()
             failures.append(error.strerror or str(error))
-    raise UnreachableError(f"cannot connect to {address}: {'; '.join(dict.fromkeys(failures))}")
+    raise _cannot(address, "; ".join(dict.fromkeys(failures)))
 
 
-def _secure_client(sock: socket.socket, settings: LinkSettings, resumption: Resumption | None) -> TcpLink | TlsLink:
-    local = is_loopback(sock.getpeername()[0])
-    if settings.tls == "never" or (settings.tls == "auto" and local):
-        return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
-    context = settings.contexts.client
-    secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
-    return TlsLink(
-        secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
-    )
+def secure(
+    sock: socket.socket, address: str, settings: LinkSettings, resumption: Resumption | None = None
+) -> TcpLink | TlsLink:
+    """The link on a connected socket, which it takes over. With `resumption` TLS goes on with its session, where it has
+    one, and leaves it there for the next. Raises UnreachableError."""
+    try:
+        local = is_loopback(sock.getpeername()[0])
+        if settings.tls == "never" or (settings.tls == "auto" and local):
+            return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
+        context = settings.contexts.client
+        secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
+        return TlsLink(
+            secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
+        )
+    except TimeoutError as error:
+        sock.close()
+        raise _cannot(
+            address, f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)"
+        ) from error
+    except ssl.SSLError as error:
+        sock.close()
+        raise _cannot(address, f"TLS failed: {error.reason or error}") from error
+    except OSError as error:
+        sock.close()
+        raise _cannot(address, error.strerror or str(error)) from error
+
+
+def _late(settings: LinkSettings) -> str:
+    return f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)"
+
+
+def _cannot(address: str, why: str) -> UnreachableError:
+    return UnreachableError(f"cannot connect to {address}: {why}")
 
 
 def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,7 +19,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import ENTRY_BYTES, Sender
-from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
@@ -157,7 +155,7 @@ class ServedSession:
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
             self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
-            self._drain()
+            part(self._channel)
             return
         with self._lock:
             self._engine = engine
@@ -189,16 +187,6 @@ class ServedSession:
             meter.remove(self._channel.link)
             board.end(name, state, text)
             log.info("transfer ended", transfer=name, state=state, reason=text)
-
-    def _drain(self) -> None:
-        """Reads what the peer sent before it could know that it is refused: a connection that is closed over unread
-        bytes is reset, and a reset takes the answer with it (RFC 9293, 3.10.4)."""
-        self._channel.link.set_read_timeout(PARTING)
-        deadline = time.monotonic() + PARTING
-        with contextlib.suppress(EOFError, DwcpError):
-            # it has been told; how it leaves is its own affair
-            while time.monotonic() < deadline:
-                self._channel.receive()
 
     def _control(self, engine: Sender | Receiver) -> None:
         parting: threading.Timer | None = None

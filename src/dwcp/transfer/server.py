@@ -27,7 +27,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import check_certificate, dial_session, respond
+from dwcp.transfer.session import check_certificate, dial_session, part, respond
 from dwcp.wire import messages as m
 from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import joins
@@ -232,6 +232,9 @@ class TransportServer:
         with contextlib.suppress(DwcpError):
             # it may be gone, or never have spoken the protocol
             channel.send(m.Error(code=error.code, message=text[:4000]))
+            if stranger:
+                # it may have asked for something already
+                part(channel)
 
     def _serve_session(
         self, credentials: Credentials, channel: Channel, hello: m.Hello, head: bytes, guard: socket.socket

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
-from dwcp.links.endpoints import dial
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, UnreachableError, from_code
+from dwcp.links.endpoints import connect, dial, secure
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
 from dwcp.links.tls import Resumption, TlsLink
 from dwcp.store.identity import public_key_of
+from dwcp.transfer.ahead import Ahead
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
+from dwcp.tuning.leaves import FAR
 from dwcp.wire import messages as m
 from dwcp.wire.frames import NO_BODY
 from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
@@ -23,10 +26,11 @@ M = TypeVar("M", bound=m.Message)
 
 LIVELY = 3
 """Signs of life in each read timeout, so that two may be lost."""
-
-
 PARTING = 2.0
 """Seconds that a peer gets to end a connection in good order."""
+DIALS_AT_ONCE = 32
+"""Connections that are begun at one time: a small part of those that a peer takes before it has seen who calls
+(security.max_pending_handshakes)."""
 
 
 class Heartbeat:
@@ -58,16 +62,16 @@ class Standby:
     """A proved session that nobody uses yet: it says signs of life until somebody takes it over."""
 
     def __init__(self, session: Dialled, read_timeout: float) -> None:
-        self.channel = session.channel
-        self._session: Dialled | None = session
+        self.session = session
+        self._free = True
         self._heartbeat = Heartbeat(session.channel, read_timeout)
         self._heartbeat.__enter__()
 
     def take(self) -> Dialled | None:
         """The session, for its only user; None when it was taken before."""
-        session, self._session = self._session, None
+        free, self._free = self._free, False
         self._heartbeat.__exit__()
-        return session
+        return self.session if free else None
 
 
 def shutdown_later(link: Link) -> threading.Timer:
@@ -81,12 +85,24 @@ def shutdown_later(link: Link) -> threading.Timer:
     return timer
 
 
-@dataclass(frozen=True, slots=True)
+def part(channel: Channel) -> None:
+    """Reads what a peer sent before it could know that it is refused, until it leaves: a connection that is closed over
+    unread bytes is reset, and a reset takes the answer with it (RFC 9293, 3.10.4)."""
+    timer = shutdown_later(channel.link)
+    scratch = memoryview(bytearray(4096))
+    with contextlib.suppress(EOFError, DwcpError):
+        # it has been told; how it leaves is its own affair
+        while True:
+            channel.link.receive_into(scratch)
+    timer.cancel()
+
+
+@dataclass(slots=True)
 class Dialled:
-    """A session as its initiator holds it."""
+    """A session as its initiator holds it. The peer has proved who it is. That it takes us, its WELCOME will tell; it
+    comes like an answer to the first request, and without it no data connection joins."""
 
     channel: Channel
-    welcome: m.Welcome
     peer_key: bytes
     effective: Effective
     node_name: str
@@ -94,14 +110,60 @@ class Dialled:
     """What the peer can do beyond what every peer can."""
     credentials: Credentials
     resumption: Resumption
+    ahead: Ahead
+    _welcome: m.Welcome | None = None
+    _decided: threading.Event = field(default_factory=threading.Event)
+
+    def admit(self, welcome: m.Welcome) -> None:
+        """Whoever reads the control connection has got it. Raises ProtocolError for a second one."""
+        if self._welcome is not None:
+            raise ProtocolError(f"{self.channel.link.description}: the peer says WELCOME twice")
+        self._welcome = welcome
+        self._decided.set()
+
+    def wait_welcome(self) -> m.Welcome:
+        """Raises UnreachableError when the session has ended without."""
+        self._decided.wait()
+        if self._welcome is None:
+            raise UnreachableError(
+                f"{self.channel.link.description}: the session ended before its first data connection"
+            )
+        return self._welcome
+
+    def end(self) -> None:
+        """Nobody reads the control connection any more: whoever waits for WELCOME waits in vain."""
+        self._decided.set()
+        self.ahead.close()
 
 
 def dial_session(node: Node, address: str, pinned: str) -> Dialled:
-    """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
-    AuthenticationError."""
+    """A session that the peer has agreed to. Raises as `begin_session`; AuthenticationError also when the peer does not
+    know this node."""
+    session = begin_session(node, address, pinned)
+    try:
+        welcome, _ = _expect(session.channel, m.Welcome)
+        session.admit(welcome)
+    except EOFError as error:
+        session.channel.link.close()
+        raise _closed(address) from error
+    except DwcpError:
+        session.channel.link.close()
+        raise
+    return session
+
+
+def begin_session(node: Node, address: str, pinned: str, ahead: int = 0) -> Dialled:
+    """Connects and proves both identities. On long links, `ahead` connections for streams are begun meanwhile.
+
+    Raises UnreachableError, ProtocolError, VersionError or AuthenticationError.
+    """
     credentials, resumption = node.credentials(), Resumption()
-    link, effective = dial(address, node.link_settings(credentials), resumption)
+    settings = node.link_settings(credentials)
+    link, effective = dial(address, settings, resumption)
     channel = Channel(link, NO_BODY)
+    spare = Ahead(address, settings)
+    if (link.round_trip_seconds() or 0.0) >= FAR:
+        spare.begin(min(ahead, DIALS_AT_ONCE))
     try:
         initiator = Initiator(node.introduction(credentials), pinned)
         channel.send(initiator.hello())
@@ -110,16 +172,19 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
         answer = initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
         channel.send(answer)
-        welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
+        spare.close()
         link.close()
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _closed(address) from error
     except DwcpError:
+        spare.close()
         link.close()
         raise
-    return Dialled(
-        channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
-    )
+    return Dialled(channel, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption, spare)
+
+
+def _closed(address: str) -> ProtocolError:
+    return ProtocolError(f"{address} closed the connection during the handshake; its log says why")
 
 
 def discover(node: Node, address: str) -> tuple[str, str]:
@@ -136,7 +201,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
         initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
     except EOFError as error:
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _closed(address) from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
@@ -144,11 +209,13 @@ def discover(node: Node, address: str) -> tuple[str, str]:
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
-    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
+    settings = node.link_settings(session.credentials)
+    sock = session.ahead.take() or connect(address, settings)[0]
+    link = secure(sock, address, settings, session.resumption)
     channel = Channel(link, NO_BODY)
     try:
         check_certificate(channel, session.peer_key)
-        channel.send(join(session.welcome, number))
+        channel.send(join(session.wait_welcome(), number))
     except DwcpError:
         link.close()
         raise

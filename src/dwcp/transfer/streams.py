@@ -15,7 +15,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import PARTING, Dialled, confirm_stream, dial_stream
+from dwcp.transfer.session import DIALS_AT_ONCE, PARTING, Dialled, confirm_stream, dial_stream
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.rate import RateLimit
 from dwcp.tuning.streams import Sample, StreamTuner
@@ -24,8 +24,6 @@ LOOK = 0.02
 """Seconds between looks at whether more streams would find work: under one round trip of the links this is made for."""
 FAILURES = 5
 """Connections that may fail in a row before the session is given up."""
-DIALS_AT_ONCE = 32
-"""Half of what a peer takes before it has seen who calls (security.max_pending_handshakes)."""
 LOOKED_AT = 8
 """Streams whose round trip is read for one sample."""
 
