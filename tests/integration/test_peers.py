@@ -171,7 +171,10 @@ def test_trust_on_first_use_only_when_asked(tmp_path: Path, security: str) -> No
     ("arguments", "problem"),
     [
         (["b", "host", ONE], "address: found 'host'; allowed: HOST:PORT"),
-        (["b", "host:1", "sha256:12"], "fingerprint: found 'sha256:12'; allowed: sha256: and 64 hexadecimal digits"),
+        (
+            ["b", "host:1", "sha256:12"],
+            "fingerprint: found 'sha256:12'; allowed: sha256: and 64 hexadecimal",
+        ),
         (["b/c", "host:1", ONE], "'b/c' cannot be a name"),
         (["b", "host:1", ONE, "--trust-first-use"], "one of the two"),
     ],

@@ -138,7 +138,7 @@ def _shake(initiator: Initiator, responder: Responder) -> str:
 def test_both_ends_prove_who_they_are() -> None:
     a, b = _end("a"), _end("b")
     names = {fingerprint(a.key): "alice"}
-    assert _shake(Initiator(a, fingerprint(b.key)), Responder(b, names.get)) == "alice"
+    assert _shake(Initiator(a, fingerprint(b.key)), Responder(b, lambda claim: names.get(claim.fingerprint))) == "alice"
 
 
 def test_the_wrong_key_at_either_end() -> None:

@@ -76,6 +76,9 @@ def dial(
         except OSError as error:
             sock.close()
             failures.append(error.strerror or str(error))
+        except UnreachableError as error:
+            sock.close()
+            failures.append(str(error))
     raise UnreachableError(f"cannot connect to {address}: {'; '.join(dict.fromkeys(failures))}")
 
 
@@ -85,9 +88,16 @@ def _secure_client(sock: socket.socket, settings: LinkSettings, resumption: Resu
         return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
     context = settings.contexts.client
     secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
-    return TlsLink(
-        secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
-    )
+    return _tls_link(secured, settings.read_timeout, settings.write_timeout, resumption)
+
+
+def _tls_link(secured: ssl.SSLSocket, read: float, write: float, resumption: Resumption | None = None) -> TlsLink:
+    try:
+        return TlsLink(secured, read_timeout=read, write_timeout=write, resumption=resumption)
+    except UnreachableError:
+        # it has taken the descriptor over from the socket that the caller would close
+        secured.close()
+        raise
 
 
 def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:
@@ -101,7 +111,7 @@ def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: fl
         first = sock.recv(1, socket.MSG_PEEK)
         if first and first[0] == tls.FIRST_BYTE:
             secured = settings.contexts.server.wrap_socket(sock, server_side=True)
-            return TlsLink(secured, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
+            return _tls_link(secured, handshake_timeout, settings.write_timeout)
         local = is_loopback(sock.getpeername()[0])
         if settings.tls == "always" or (settings.tls == "auto" and not local):
             raise RefusedError(f"{sock.getpeername()[0]} speaks without TLS, which only loopback may (security.tls)")

@@ -17,7 +17,7 @@ import yaml
 
 from dwcp.config import Config, load_config
 from dwcp.config.load import as_written
-from dwcp.config.model import PeerSection
+from dwcp.config.model import BY_AUTHORITY, PeerSection
 from dwcp.config.yaml_reader import read
 from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
 
@@ -58,7 +58,7 @@ def add_peer(config: Config, name: str, peer: PeerSection) -> bool:
                 f"if that is out of date, `dwcp peer remove {name}` first"
             )
         for other, known in {**peers, **config.peers}.items():
-            if known.fingerprint == peer.fingerprint:
+            if known.fingerprint == peer.fingerprint != BY_AUTHORITY:
                 raise UsageError(f"this fingerprint is known already, as peer {other!r}")
         _write(file, {**peers, name: peer})
     return True

@@ -51,10 +51,11 @@ class Peer:
     the same time. Each transfer runs on a session of its own, the first on the one that `connect` made: a handshake
     costs round trips."""
 
-    def __init__(self, node: Node, name: str, address: str, session: Dialled) -> None:
+    def __init__(self, node: Node, name: str, address: str, expected: str, session: Dialled) -> None:
         self.name = name
         self.address = address
-        self.fingerprint = node.config.peers[name].fingerprint
+        self.fingerprint = expected
+        """Or `ca:NAME`."""
         self._node = node
         self._request_lock = threading.Lock()
         self._standby: Standby | None = None
@@ -212,7 +213,7 @@ async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[P
     node = await asyncio.to_thread(_node, config)
     address, fingerprint = address_of(node, peer)
     session = await asyncio.to_thread(dial_session, node, address, fingerprint)
-    connected = Peer(node, peer, address, session)
+    connected = Peer(node, peer, address, fingerprint, session)
     try:
         yield connected
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from dwcp.config.model import BY_AUTHORITY
 from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
@@ -17,7 +19,7 @@ from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
-from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
+from dwcp.wire.handshake import Initiator, Objection, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
 
@@ -92,14 +94,16 @@ class Dialled:
     resumption: Resumption
 
 
-def dial_session(node: Node, address: str, pinned: str) -> Dialled:
-    """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
-    AuthenticationError."""
+def dial_session(node: Node, address: str, expected: str) -> Dialled:
+    """Connects and proves both identities; `expected` as `probe.address_of` gives it.
+
+    Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or AuthenticationError.
+    """
     credentials, resumption = node.credentials(), Resumption()
     link, effective = dial(address, node.link_settings(credentials), resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), pinned)
+        initiator = Initiator(node.introduction(credentials), _expectation(node, expected))
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -126,7 +130,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     link, _ = dial(address, node.link_settings(credentials))
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), None)
+        initiator = Initiator(node.introduction(credentials), lambda _: "")
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -137,6 +141,11 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
+
+
+def _expectation(node: Node, expected: str) -> str | Objection:
+    kind, _, name = expected.partition(":")
+    return partial(node.objection, name) if kind == BY_AUTHORITY else expected
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
