@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from dwcp.errors import AuthenticationError, DwcpError, StateError
+from dwcp.errors import AuthenticationError, DwcpError, StateError, UnreachableError
 from dwcp.links import tls
 from dwcp.links.tls import TlsContexts, TlsLink, make_contexts
 from dwcp.store.identity import Identity, load_or_create
@@ -25,6 +27,7 @@ from dwcp.transfer.client import _node
 from dwcp.transfer.credentials import CredentialStore
 from dwcp.transfer.node import Node
 from dwcp.transfer.session import Dialled, confirm_stream, dial_session, dial_stream
+from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import Claim
 from tests.support import Pair, random_file, wait_until
@@ -318,3 +321,67 @@ def test_another_authority_is_taken_over_without_a_restart(tmp_path: Path) -> No
     pair.close()
     with pytest.raises(StateError, match=r"security\.ca_file /no/such cannot be read"):
         CredentialStore(identity, "/no/such")
+
+
+def closed_at_once(pair: Pair, content: bytes = b"") -> bool:
+    """Whether the server ends a connection that sends `content`, without an answer."""
+    with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+        try:
+            sock.sendall(content)
+            return sock.recv(1) == b""
+        except ConnectionError:
+            return True
+
+
+def test_who_fails_too_often_has_to_wait(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"failed_handshakes_per_minute": 5})
+    nonsense = bytes(40)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+                sock.sendall(nonsense)
+                assert sock.recv(3) == b"DW\x07", "an ERROR says why"
+            wait_until(lambda: not pair.server._pending, "it has failed")
+        assert closed_at_once(pair)
+        with pytest.raises(UnreachableError):
+            dial_session(_node(pair.config), f"127.0.0.1:{pair.port}", pair.identities["b"].fingerprint)
+        wait_until(lambda: pair.server.counters().refused == 7, "all are counted")
+    lines = [entry for entry in logged if entry["event"] == "a connection was refused"]
+    assert 1 <= len(lines) < 7, "not a line for each"
+    assert {line["address"] for line in lines} == {"127.0.0.1"}
+    assert "this is no frame" in lines[0]["reason"]
+    pair.close()
+
+
+def test_one_address_does_not_take_all_places(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"max_pending_per_address": 2, "max_pending_handshakes": 8})
+    idle = [socket.create_connection(("127.0.0.1", pair.port), timeout=20) for _ in range(2)]
+    wait_until(lambda: len(pair.server._pending) == 2, "both have a place")
+    assert closed_at_once(pair)
+    with socket.socket() as other:
+        other.settimeout(20)
+        other.bind(("127.0.0.2", 0))
+        other.connect(("127.0.0.1", pair.port))
+        wait_until(lambda: len(pair.server._pending) == 3, "another address has a place")
+    for sock in idle:
+        sock.close()
+    wait_until(lambda: not pair.server._pending, "places become free")
+    random_file(tmp_path / "file", 1000)
+    pair.send(tmp_path / "file", "inbox/file")
+    pair.close()
+
+
+def test_a_stranger_cannot_make_a_large_head_be_read(pair: Pair) -> None:
+    prefix = frames.seal(m.Hello.kind, bytes(frames.MAX_HEAD_BEFORE_WELCOME + 1))[: frames.PREFIX_SIZE]
+    with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+        sock.sendall(prefix)
+        assert b"32768 are allowed here" in sock.recv(4096)
+    longest = m.Hello(
+        versions=[2**32 - 1] * 16,
+        node="\U0010ffff" * 64,
+        key=bytes(32),
+        nonce=bytes(32),
+        features=["\U0010ffff" * 64] * 64,
+        certificate=bytes(8192),
+    )
+    assert len(m.encode(longest)) <= frames.MAX_HEAD_BEFORE_WELCOME

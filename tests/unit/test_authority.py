@@ -159,6 +159,7 @@ def test_a_file_without_certificates_is_no_authority() -> None:
         Authority(b"hello")
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, len(GOOD_DER) - 1), st.integers(1, 255))
 def test_no_byte_of_a_certificate_may_be_another(at: int, change: int) -> None:
     content = bytearray(GOOD_DER)

@@ -282,7 +282,13 @@ class Security(Section):
         "Authorities (PEM): a node with a certificate from one of them is trusted under the name in it.",
         r"^(/.*)?$",
     )
-    max_pending_handshakes: int = integer(64, 1, 4096, "Connections that may be at it at once.")
+    max_pending_handshakes: int = integer(512, 1, 4096, "Connections that may be at it at once.")
+    max_pending_per_address: int = integer(
+        384, 1, 4096, "How many of them may be from one address (IPv6: /64); a transfer dials up to 32 at once."
+    )
+    failed_handshakes_per_minute: int = integer(
+        600, 1, 100_000, "Handshakes from one address (IPv6: /64) that may fail in a minute before it has to wait."
+    )
 
 
 class PeerSection(Section):

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import dataclass
 
 import structlog
 
@@ -21,6 +22,7 @@ from dwcp.links import sockopts
 from dwcp.links.endpoints import listen, take_over
 from dwcp.links.sockopts import Effective
 from dwcp.store.identity import Identity
+from dwcp.supervise.admission import Admission, AdmissionSettings
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import TransportCounters
@@ -38,6 +40,14 @@ ACCEPT_PAUSE = 0.05
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A connection that has not proved itself, and when that has to be over (monotonic seconds)."""
+
+    address: str
+    deadline: float
+
+
 class TransportServer:
     """Component-like, but blocking: whoever runs an event loop calls it in threads."""
 
@@ -46,8 +56,16 @@ class TransportServer:
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._sessions: dict[bytes, ServedSession] = {}
-        self._pending: dict[socket.socket, float] = {}
-        """When each handshake has to be over. The keys are duplicates: TLS takes the accepted one over."""
+        security = config.security
+        self._admission = Admission(
+            AdmissionSettings(
+                security.max_pending_handshakes,
+                security.max_pending_per_address,
+                security.failed_handshakes_per_minute,
+            )
+        )
+        self._pending: dict[socket.socket, _Pending] = {}
+        """By guard: a second descriptor of the connection, because TLS takes the accepted one over."""
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
 
@@ -143,47 +161,57 @@ class TransportServer:
                 log.warning("cannot accept a connection", reason=str(error))
                 self._stopping.wait(ACCEPT_PAUSE)
                 continue
-            with self._lock:
-                full = len(self._pending) >= self.node.config.security.max_pending_handshakes
-            if full:
-                self._refused(str(address[0]), RefusedError("too many handshakes at once (max_pending_handshakes)"))
-                sock.close()
-                continue
+            caller = str(address[0])
             try:
-                self._begin(sock, str(address[0]))
+                self._begin(sock, caller)
+            except RefusedError as error:
+                self._refused(caller, error)
+                sock.close()
             except (OSError, RuntimeError) as error:
-                self._refused(str(address[0]), TemporaryError(f"no descriptor or thread to serve it: {error}"))
+                self._refused(caller, TemporaryError(f"no descriptor or thread to serve it: {error}"))
                 sock.close()
                 self._stopping.wait(ACCEPT_PAUSE)
 
     def _begin(self, sock: socket.socket, address: str) -> None:
-        """Serves a connection in its own thread. Raises OSError or RuntimeError where there is nothing left for it."""
+        """Serves a connection in its own thread. Raises RefusedError where it may have none, OSError or RuntimeError
+        where there is nothing left for it."""
         guard = sock.dup()
-        thread = threading.Thread(target=self._serve, args=(sock, guard, address), name="dwcp-serve", daemon=True)
-        with self._lock:
-            self._pending[guard] = time.monotonic() + self.node.config.security.handshake_timeout
         try:
-            thread.start()
-        except RuntimeError:
-            self._settle(guard)
+            self._enter(guard, address)
+            threading.Thread(target=self._serve, args=(sock, guard, address), name="dwcp-serve", daemon=True).start()
+        except (RefusedError, RuntimeError):
+            # what is our own want is not its failure
+            self._settle(guard, proved=True)
             raise
+
+    def _enter(self, guard: socket.socket, address: str) -> None:
+        """Takes a place for the handshake. Raises RefusedError."""
+        now = time.monotonic()
+        with self._lock:
+            reason = self._admission.arrive(address, now)
+            if reason:
+                raise RefusedError(reason)
+            self._pending[guard] = _Pending(address, now + self.node.config.security.handshake_timeout)
+
+    def _settle(self, guard: socket.socket, *, proved: bool) -> None:
+        """The handshake is over and its place is free; may be called again, the first word counts."""
+        with self._lock:
+            pending = self._pending.pop(guard, None)
+            guard.close()
+            if pending is not None:
+                decide = self._admission.proved if proved else self._admission.failed
+                decide(pending.address, time.monotonic())
 
     def _reap(self, listener: socket.socket) -> None:
         """Ends handshakes that take too long, however lively they drip."""
         while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
             now = time.monotonic()
             with self._lock:
-                late = [guard for guard, deadline in self._pending.items() if deadline < now]
-                for guard in late:
-                    with contextlib.suppress(OSError):
-                        # the connection may have ended by itself
-                        guard.shutdown(socket.SHUT_RDWR)
-
-    def _settle(self, guard: socket.socket) -> None:
-        """The handshake is over, one way or the other; may be called again."""
-        with self._lock:
-            self._pending.pop(guard, None)
-            guard.close()
+                for guard, pending in self._pending.items():
+                    if pending.deadline < now:
+                        with contextlib.suppress(OSError):
+                            # the connection may have ended by itself
+                            guard.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, sock: socket.socket, guard: socket.socket, address: str) -> None:
         channel: Channel | None = None
@@ -208,7 +236,7 @@ class TransportServer:
             if channel is not None:
                 self._explain(channel, error)
         finally:
-            self._settle(guard)
+            self._settle(guard, proved=False)
             with self._lock:
                 self._threads.discard(threading.current_thread())
             if channel is not None:
@@ -217,12 +245,16 @@ class TransportServer:
                 sock.close()
 
     def _admitted(self, guard: socket.socket, channel: Channel) -> None:
-        self._settle(guard)
+        self._settle(guard, proved=True)
         channel.link.set_read_timeout(self.node.config.transport.read_timeout)
 
     def _refused(self, address: str, error: DwcpError) -> None:
         self.node.tally.add("refused")
-        log.warning("a connection was refused", address=address, code=error.code, reason=str(error))
+        with self._lock:
+            untold = self._admission.tell(address, time.monotonic())
+        if untold is not None:
+            more = {"not_logged_before": untold} if untold else {}
+            log.warning("a connection was refused", address=address, code=error.code, reason=str(error), **more)
 
     def _explain(self, channel: Channel, error: DwcpError) -> None:
         """Tells the other end why, in words that give a stranger nothing to work with."""

@@ -25,7 +25,7 @@ LOOK = 0.02
 FAILURES = 5
 """Connections that may fail in a row before the session is given up."""
 DIALS_AT_ONCE = 32
-"""Half of what a peer takes before it has seen who calls (security.max_pending_handshakes)."""
+"""So that twelve transfers fit what a peer takes from one address (security.max_pending_per_address)."""
 LOOKED_AT = 8
 """Streams whose round trip is read for one sample."""
 

@@ -32,10 +32,12 @@ MAGIC = b"DW"
 PREFIX_SIZE = 40
 MAX_HEAD = 256 * 1024
 """The largest head in use is a DONE with two full lists of runs, under 200 KB."""
+MAX_HEAD_BEFORE_WELCOME = 32 * 1024
+"""The largest is a HELLO with the longest of everything, under 26 KB."""
 MAX_BODY = 32 * 1024 * 1024
 """The largest body in use is a leaf hash list of the largest file, 2**20 leaves of 32 bytes."""
 MAX_BODY_BEFORE_WELCOME = 0
-"""Somebody who has not proved who they are can make us allocate one head, and nothing more."""
+"""Somebody who has not proved who they are can make us allocate one such head, and nothing more."""
 
 _PREFIX = struct.Struct(">2sBBII16sQ")
 _CHECK = struct.Struct(">I")
@@ -94,8 +96,9 @@ def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
         raise FrameError("a frame's prefix does not match its check: the stream was corrupted on the way")
     if zero:
         raise FrameError(f"a frame of type {kind} has unknown flags {zero:#04x}")
-    if head_size > MAX_HEAD:
-        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {MAX_HEAD} are allowed")
+    max_head = MAX_HEAD_BEFORE_WELCOME if max_body == MAX_BODY_BEFORE_WELCOME else MAX_HEAD
+    if head_size > max_head:
+        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {max_head} are allowed here")
     if body_size > max_body:
         raise FrameError(f"a frame of type {kind} claims a body of {body_size} bytes; {max_body} are allowed here")
     return Prefix(kind, head_size, body_size, body_hash, head_hash)
