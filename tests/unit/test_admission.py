@@ -121,6 +121,26 @@ def test_the_table_is_bounded_and_nobody_with_a_place_is_forgotten(steps: list[t
         assert all(entry.pending == 0 for entry in core._addresses.values())
 
 
+def test_who_has_a_place_or_was_seen_lately_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "ADDRESSES", 8)
+    core = Admission(SETTINGS)
+    assert core.arrive("slow", 0.0) == ""
+    for _ in range(6):
+        core.arrive("bad", 0.0)
+        core.failed("bad", 0.0)
+    for number in range(40):
+        assert core.arrive(f"10.0.0.{number}", 0.0) == ""
+        core.proved(f"10.0.0.{number}", 0.0)
+        assert core.arrive("bad", 0.0), "what it did is still known"
+    core.proved("slow", 0.0)
+    assert core.pending == 0
+    assert core.arrive("slow", 0.0) == core.arrive("slow", 0.0) == ""
+    assert "from this address" in core.arrive("slow", 0.0)
+    for number in range(8):
+        core.tell(f"10.0.1.{number}", 0.0)
+    assert core.arrive("bad", 0.0) == "", "who was not seen for longest goes"
+
+
 def test_a_story_of_somebody_who_tries_keys() -> None:
     core = Admission(SETTINGS)
     for _ in range(6):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from dwcp.config.model import BY_AUTHORITY
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, UnreachableError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
@@ -113,7 +113,7 @@ def dial_session(node: Node, address: str, expected: str) -> Dialled:
         welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
         link.close()
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _turned_away(address) from error
     except DwcpError:
         link.close()
         raise
@@ -137,10 +137,18 @@ def discover(node: Node, address: str) -> tuple[str, str]:
         initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
     except EOFError as error:
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _turned_away(address) from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
+
+
+def _turned_away(address: str) -> UnreachableError:
+    """Worth another try: a peer that is full, or stopping, has no more to say than this."""
+    return UnreachableError(
+        f"{address} closed the connection during the handshake: it has too many at a time, is stopping, or wants TLS; "
+        f"its log says which"
+    )
 
 
 def _expectation(node: Node, expected: str) -> str | Objection:
