@@ -192,7 +192,7 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
             evil.join(0)
         evil.open()
         evil.join(1)
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError, match="its session is over, or is not of this node"):
             evil.join(1)
         welcome = evil.session.welcome
         for forged in (
@@ -204,6 +204,7 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
             answer, _ = channel.receive()
             assert isinstance(answer, m.Error)
             assert answer.code == "authentication"
+            assert "fingerprint" not in answer.message, "no advice that does not help"
             channel.link.close()
 
 

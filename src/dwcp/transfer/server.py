@@ -36,6 +36,8 @@ from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
 """Seconds before the next try, where accepting failed for want of descriptors."""
+UNKNOWN_PEER = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
+UNKNOWN_SESSION = "a data connection was refused: its session is over, or is not of this node"
 
 log = structlog.get_logger()
 
@@ -215,6 +217,7 @@ class TransportServer:
 
     def _serve(self, sock: socket.socket, guard: socket.socket, address: str) -> None:
         channel: Channel | None = None
+        message: m.Message | None = None
         with self._lock:
             self._threads.add(threading.current_thread())
         try:
@@ -234,7 +237,7 @@ class TransportServer:
         except DwcpError as error:
             self._refused(address, error)
             if channel is not None:
-                self._explain(channel, error)
+                self._explain(channel, error, joins_session=isinstance(message, m.Join))
         finally:
             self._settle(guard, proved=False)
             with self._lock:
@@ -256,11 +259,11 @@ class TransportServer:
             more = {"not_logged_before": untold} if untold else {}
             log.warning("a connection was refused", address=address, code=error.code, reason=str(error), **more)
 
-    def _explain(self, channel: Channel, error: DwcpError) -> None:
+    def _explain(self, channel: Channel, error: DwcpError, *, joins_session: bool) -> None:
         """Tells the other end why, in words that give a stranger nothing to work with."""
-        stranger = isinstance(error, AuthenticationError)
-        ask = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
-        text = ask if stranger else str(error)
+        text = str(error)
+        if isinstance(error, AuthenticationError):
+            text = UNKNOWN_SESSION if joins_session else UNKNOWN_PEER
         with contextlib.suppress(DwcpError):
             # it may be gone, or never have spoken the protocol
             channel.send(m.Error(code=error.code, message=text[:4000]))
