@@ -48,6 +48,16 @@ def test_what_is_added_is_below_the_configuration(tmp_path: Path) -> None:
     assert with_added(plain) == plain
 
 
+def test_the_library_knows_what_was_added_whatever_its_configuration(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    bare = pair.config.model_copy(update={"peers": {}})
+    with pytest.raises(NotFoundError, match="no peer 'b'"):
+        pair.do(lambda peer: peer.ping(), bare)
+    add_peer(bare, "b", pair.config.peers["b"])
+    assert pair.do(lambda peer: peer.ping(), bare) > 0
+    pair.close()
+
+
 def test_what_cannot_be_added_or_removed_says_why(tmp_path: Path) -> None:
     known = config(tmp_path, b={"fingerprint": TWO})
     with pytest.raises(UsageError, match="'b' is in the configuration, which goes before"):

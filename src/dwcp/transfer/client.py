@@ -205,8 +205,8 @@ M = TypeVar("M", bound=m.Message)
 
 @asynccontextmanager
 async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[Peer]:
-    """A proved session with a peer of the configuration; without one, of the usual configuration files and of those
-    that `dwcp peer add` has added.
+    """A proved session with a peer of `config`, without one of the usual configuration files; or with a peer that
+    `dwcp peer add` has added in its `storage.state_dir`.
 
     Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
     """
@@ -227,8 +227,7 @@ def fingerprint(config: Config) -> str:
 
 
 def _node(config: Config | None) -> Node:
-    if config is None:
-        config = with_added(load_config(default_files(os.environ), os.environ))
+    config = with_added(config or load_config(default_files(os.environ), os.environ))
     identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
     return Node(config, identity)
 
