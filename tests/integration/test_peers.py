@@ -58,6 +58,19 @@ def test_the_library_knows_what_was_added_whatever_its_configuration(tmp_path: P
     pair.close()
 
 
+def test_a_peer_known_by_its_certificate_can_be_added(tmp_path: Path) -> None:
+    """It needs no authority to be read, or removing the authority would make every command fail."""
+    plain = config(tmp_path)
+    with pytest.raises(UsageError, match=r"needs security\.ca_file"):
+        add_peer(plain, "b", section("ca"))
+    signed = Config.model_validate({"storage": {"state_dir": str(tmp_path)}, "security": {"ca_file": "/ca.pem"}})
+    assert add_peer(signed, "b", section("ca"))
+    assert add_peer(signed, "c", section("ca")), "several may be"
+    assert with_added(signed).peers == with_added(plain).peers == {"b": section("ca"), "c": section("ca")}
+    remove_peer(plain, "b")
+    assert list(with_added(plain).peers) == ["c"]
+
+
 def test_what_cannot_be_added_or_removed_says_why(tmp_path: Path) -> None:
     known = config(tmp_path, b={"fingerprint": TWO})
     with pytest.raises(UsageError, match="'b' is in the configuration, which goes before"):
