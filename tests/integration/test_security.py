@@ -6,6 +6,7 @@ import datetime
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -369,6 +370,19 @@ def test_one_address_does_not_take_all_places(tmp_path: Path) -> None:
     random_file(tmp_path / "file", 1000)
     pair.send(tmp_path / "file", "inbox/file")
     pair.close()
+
+
+def test_strangers_do_not_keep_a_node_from_stopping(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"handshake_timeout": 60.0})
+    idle = [socket.create_connection(("127.0.0.1", pair.port), timeout=20) for _ in range(20)]
+    wait_until(lambda: len(pair.server._pending) == 20, "all have a place")
+    began = time.monotonic()
+    pair.close()
+    assert time.monotonic() - began < 1.5, "two seconds for the first of them, a tenth for each other"
+    assert not pair.server._pending
+    for sock in idle:
+        assert sock.recv(1) == b""
+        sock.close()
 
 
 def test_a_stranger_cannot_make_a_large_head_be_read(pair: Pair) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -98,6 +99,9 @@ class TransportServer:
                 # wakes the accepting thread; fails only where it never listened
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        with self._lock:
+            # nobody looks after their deadlines any more
+            _shut_down(self._pending)
         deadline = time.monotonic() + grace_seconds
         for session in self._all_sessions():
             if session.busy:
@@ -190,7 +194,8 @@ class TransportServer:
         """Takes a place for the handshake. Raises RefusedError."""
         now = time.monotonic()
         with self._lock:
-            reason = self._admission.arrive(address, now)
+            # asked under the lock, so that `stop` finds whoever came in before
+            reason = "the node is stopping" if self._stopping.is_set() else self._admission.arrive(address, now)
             if reason:
                 raise RefusedError(reason)
             self._pending[guard] = _Pending(address, now + self.node.config.security.handshake_timeout)
@@ -209,11 +214,7 @@ class TransportServer:
         while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
             now = time.monotonic()
             with self._lock:
-                for guard, pending in self._pending.items():
-                    if pending.deadline < now:
-                        with contextlib.suppress(OSError):
-                            # the connection may have ended by itself
-                            guard.shutdown(socket.SHUT_RDWR)
+                _shut_down(guard for guard, pending in self._pending.items() if pending.deadline < now)
 
     def _serve(self, sock: socket.socket, guard: socket.socket, address: str) -> None:
         channel: Channel | None = None
@@ -309,6 +310,14 @@ class TransportServer:
     def _all_sessions(self) -> list[ServedSession]:
         with self._lock:
             return list(self._sessions.values())
+
+
+def _shut_down(sockets: Iterable[socket.socket]) -> None:
+    """Whoever reads or writes there finds it ended."""
+    for sock in sockets:
+        with contextlib.suppress(OSError):
+            # the connection may have ended by itself
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def ping(node: Node, address: str, fingerprint: str) -> float:
