@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import socket
 import ssl
@@ -21,8 +22,10 @@ from cryptography.x509.oid import NameOID
 from dwcp.errors import AuthenticationError, DwcpError, StateError, UnreachableError
 from dwcp.links import tls
 from dwcp.links.tls import TlsContexts, TlsLink, make_contexts
+from dwcp.manager.parts import TransportComponent
 from dwcp.store.identity import Identity, load_or_create
 from dwcp.store.link_certificate import issuer, link_certificate
+from dwcp.supervise.health import HEALTHY, Status
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import _node
 from dwcp.transfer.credentials import CredentialStore
@@ -351,6 +354,19 @@ def test_who_fails_too_often_has_to_wait(tmp_path: Path) -> None:
     assert 1 <= len(lines) < 7, "not a line for each"
     assert {line["address"] for line in lines} == {"127.0.0.1"}
     assert "this is no frame" in lines[0]["reason"]
+    pair.close()
+
+
+def test_a_node_that_keeps_itself_out_goes_on_serving(tmp_path: Path) -> None:
+    """Unhealthy, it would be restarted, and cut the transfers of everybody else."""
+    pair = Pair(tmp_path, security={"failed_handshakes_per_minute": 1})
+    component = TransportComponent(pair.server)
+    assert asyncio.run(component.check()) == HEALTHY
+    assert closed_at_once(pair, b"GET / HTTP/1.1\r\n\r\n" + bytes(40)) is False
+    wait_until(lambda: not pair.server._pending, "it has failed")
+    health = asyncio.run(component.check())
+    assert health.status is Status.DEGRADED
+    assert "failed_handshakes_per_minute" in health.reason
     pair.close()
 
 

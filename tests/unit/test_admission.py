@@ -141,6 +141,14 @@ def test_who_has_a_place_or_was_seen_lately_is_not_forgotten(monkeypatch: pytest
     assert core.arrive("bad", 0.0) == "", "who was not seen for longest goes"
 
 
+def test_why_an_address_was_refused_is_known_for_a_while() -> None:
+    core = Admission(SETTINGS)
+    assert core.refused_since("a", 0.0, 0.0) == ""
+    assert [bool(core.arrive("a", 1.0)) for _ in range(3)] == [False, False, True]
+    assert "from this address" in core.refused_since("a", 1.0, 2.0)
+    assert core.refused_since("a", 1.5, 2.0) == core.refused_since("b", 1.0, 2.0) == ""
+
+
 def test_a_story_of_somebody_who_tries_keys() -> None:
     core = Admission(SETTINGS)
     for _ in range(6):

@@ -44,6 +44,8 @@ class _Address:
     left: float
     at: float
     pending: int = 0
+    refused: str = ""
+    refused_at: float = 0.0
     told_at: float | None = None
     untold: int = 0
 
@@ -63,7 +65,22 @@ class Admission:
 
     def arrive(self, address: str, now: float) -> str:
         """Why a connection is refused; empty when it has a place, which `proved` or `failed` must give back."""
-        settings, entry = self.settings, self._entry(address, now)
+        entry = self._entry(address, now)
+        reason = self._reason(entry)
+        if reason:
+            entry.refused, entry.refused_at = reason, now
+            return reason
+        entry.pending += 1
+        self._pending += 1
+        return ""
+
+    def refused_since(self, address: str, since: float, now: float) -> str:
+        """Why the latest connection that was refused was, if that is not before `since`; else empty."""
+        entry = self._entry(address, now)
+        return entry.refused if entry.refused_at >= since else ""
+
+    def _reason(self, entry: _Address) -> str:
+        settings = self.settings
         if self._pending >= settings.pending:
             return f"{settings.pending} handshakes are under way (security.max_pending_handshakes)"
         if entry.pending >= settings.pending_per_address:
@@ -76,8 +93,6 @@ class Admission:
                 f"more than {settings.failures_per_minute} handshakes a minute from this address have failed "
                 f"(security.failed_handshakes_per_minute)"
             )
-        entry.pending += 1
-        self._pending += 1
         return ""
 
     def proved(self, address: str, now: float) -> None:

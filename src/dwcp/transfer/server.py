@@ -149,10 +149,21 @@ class TransportServer:
 
     def self_probe(self) -> float:
         """Seconds of a round trip through the node's own listener, handshake included. Raises a DwcpError."""
-        host, port = self.address
-        reachable = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104
-        target = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
+        host, port = self._reachable()
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return ping(self.node, target, self.node.identity.fingerprint)
+
+    def kept_out_since(self, since: float) -> str:
+        """Why this machine's own connections to it were refused as those of strangers are; empty when none was since
+        then (monotonic seconds)."""
+        host, _ = self._reachable()
+        with self._lock:
+            return self._admission.refused_since(host, since, time.monotonic())
+
+    def _reachable(self) -> tuple[str, int]:
+        """(host, port) for a connection from here, whose own address is the same host then."""
+        host, port = self.address
+        return {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host), port  # noqa: S104
 
     # -- accepting -----------------------------------------------------------------------------------------------------
 
