@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dwcp.config import Config
 from dwcp.config.model import BY_AUTHORITY
+from dwcp.errors import AuthenticationError
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
@@ -90,10 +91,10 @@ class Node:
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate
         )
 
-    def trust(self, claim: Claim) -> str | None:
+    def trust(self, claim: Claim) -> str:
         """The name that a peer goes by here: by its pin; without one for that name, by the authority.
 
-        The node trusts itself: its own health check comes through its own port.
+        The node trusts itself: its own health check comes through its own port. Raises AuthenticationError.
         """
         identity, found = self.identity, claim.fingerprint
         if found == identity.fingerprint:
@@ -101,9 +102,15 @@ class Node:
         for name, peer in self.config.peers.items():
             if peer.fingerprint == found:
                 return name
-        pinned = claim.node in self.config.peers and self.config.peers[claim.node].fingerprint != BY_AUTHORITY
-        if pinned or claim.node == identity.node_name or self.objection(claim.node, claim):
-            return None
+        stranger = f"node {identity.node_name!r} does not know {claim.node!r} with fingerprint {found}"
+        known = self.config.peers.get(claim.node)
+        if claim.node == identity.node_name or (known is not None and known.fingerprint != BY_AUTHORITY):
+            raise AuthenticationError(f"{stranger}: another node has that name, with another fingerprint")
+        if self.credentials().authority is None:
+            raise AuthenticationError(f"{stranger}; `dwcp peer add` adds it")
+        objection = self.objection(claim.node, claim)
+        if objection:
+            raise AuthenticationError(f"{stranger}, and {objection}")
         return claim.node
 
     def objection(self, name: str, claim: Claim) -> str:

@@ -57,17 +57,18 @@ class Authority:
         public = shown.public_key()
         if not isinstance(public, Ed25519PublicKey) or public.public_bytes_raw() != key:
             return "its certificate is for another key"
+        issuers = [certificate for certificate in self._certificates if _signed(shown, certificate)]
+        if not issuers:
+            return "its certificate is not signed by an authority of security.ca_file"
+        if not any(_valid(issuer, now) for issuer in issuers):
+            return "the certificate of its authority has expired"
+        # what it says is repeated only from here on: before, anybody could have written it
         if name not in _names(shown):
             return f"its certificate is for {', '.join(_names(shown)) or 'no name'}, not for {name}"
         if strange := _strange(shown):
             return f"its certificate has a critical extension that is not understood here, {strange}"
         if not _valid(shown, now):
             return f"its certificate is valid from {shown.not_valid_before_utc} to {shown.not_valid_after_utc}"
-        issuers = [certificate for certificate in self._certificates if _signed(shown, certificate)]
-        if not issuers:
-            return "its certificate is not signed by an authority of security.ca_file"
-        if not any(_valid(issuer, now) for issuer in issuers):
-            return "the certificate of its authority has expired"
         return ""
 
 

@@ -49,8 +49,8 @@ class Claim:
         return fingerprint(self.key)
 
 
-Trust = Callable[[Claim], str | None]
-"""The name that a peer goes by here; None for a stranger."""
+Trust = Callable[[Claim], str]
+"""The name that a peer goes by here. Raises AuthenticationError for a stranger."""
 Objection = Callable[[Claim], str]
 """Why the other end is not who it should be; empty when it is."""
 
@@ -141,19 +141,12 @@ class Responder:
         return reply, Auth(signature=self._me.sign(b"dwcp responder" + self._transcript))
 
     def accept(self, auth: Auth) -> str:
-        """The configured name of the peer, proved. Raises AuthenticationError."""
+        """The name that the peer goes by here, proved. Raises AuthenticationError."""
         hello = self._hello
         if hello is None:
             raise ProtocolError("the peer sent its AUTH before its HELLO")
         _verify(hello.key, b"dwcp initiator" + self._transcript, auth.signature, hello.node)
-        claim = Claim(hello.node, hello.key, hello.certificate)
-        name = self._trust(claim)
-        if name is None:
-            raise AuthenticationError(
-                f"node {self._me.node!r} does not know {hello.node!r} with fingerprint {claim.fingerprint}; "
-                f"add it there with `dwcp peer add`"
-            )
-        return name
+        return self._trust(Claim(hello.node, hello.key, hello.certificate))
 
 
 def join(welcome: Welcome, stream: int) -> Join:
