@@ -32,7 +32,7 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.served import ServedSession
 from dwcp.transfer.session import check_certificate, dial_session, respond
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME, MAX_HEAD, MAX_HEAD_BEFORE_WELCOME
 from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
@@ -236,7 +236,7 @@ class TransportServer:
             credentials = self.node.credentials()
             settings = self.node.link_settings(credentials)
             link = take_over(sock, settings, self.node.config.security.handshake_timeout)
-            channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+            channel = Channel(link, MAX_BODY_BEFORE_WELCOME, MAX_HEAD_BEFORE_WELCOME)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
                 self._serve_session(credentials, channel, message, head, guard)
@@ -261,6 +261,7 @@ class TransportServer:
 
     def _admitted(self, guard: socket.socket, channel: Channel) -> None:
         self._settle(guard, proved=True)
+        channel.max_head = MAX_HEAD
         channel.link.set_read_timeout(self.node.config.transport.read_timeout)
 
     def _refused(self, address: str, error: DwcpError) -> None:

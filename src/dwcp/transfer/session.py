@@ -18,7 +18,7 @@ from dwcp.transfer.channel import Channel
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME, MAX_HEAD, MAX_HEAD_BEFORE_WELCOME
 from dwcp.wire.handshake import Initiator, Objection, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
@@ -101,7 +101,7 @@ def dial_session(node: Node, address: str, expected: str) -> Dialled:
     """
     credentials, resumption = node.credentials(), Resumption()
     link, effective = dial(address, node.link_settings(credentials), resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME, MAX_HEAD_BEFORE_WELCOME)
     try:
         initiator = Initiator(node.introduction(credentials), _expectation(node, expected))
         channel.send(initiator.hello())
@@ -117,7 +117,7 @@ def dial_session(node: Node, address: str, expected: str) -> Dialled:
     except DwcpError:
         link.close()
         raise
-    channel.max_body = MAX_BODY
+    channel.max_body, channel.max_head = MAX_BODY, MAX_HEAD
     return Dialled(
         channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
     )
@@ -128,7 +128,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     `dial_session`."""
     credentials = node.credentials()
     link, _ = dial(address, node.link_settings(credentials))
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME, MAX_HEAD_BEFORE_WELCOME)
     try:
         initiator = Initiator(node.introduction(credentials), lambda _: "")
         channel.send(initiator.hello())
@@ -159,7 +159,7 @@ def _expectation(node: Node, expected: str) -> str | Objection:
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
     """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
     link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME, MAX_HEAD_BEFORE_WELCOME)
     try:
         check_certificate(channel, session.peer_key)
         channel.send(join(session.welcome, number))
@@ -176,6 +176,7 @@ def confirm_stream(channel: Channel) -> None:
     except EOFError as error:
         description = channel.link.description
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
+    channel.max_head = MAX_HEAD
 
 
 def respond(

@@ -87,7 +87,7 @@ def seal(kind: int, head: bytes, body: Buffer | None = None, body_hash: bytes | 
     return prefix + _CHECK.pack(_check(prefix)) + head
 
 
-def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
+def parse_prefix(raw: bytes, max_body: int = MAX_BODY, max_head: int = MAX_HEAD) -> Prefix:
     """Reads the PREFIX_SIZE bytes that begin a frame. Raises FrameError, before anything is allocated for it."""
     magic, kind, zero, head_size, body_size, body_hash, head_hash = _PREFIX.unpack_from(raw)
     if magic != MAGIC:
@@ -96,7 +96,6 @@ def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
         raise FrameError("a frame's prefix does not match its check: the stream was corrupted on the way")
     if zero:
         raise FrameError(f"a frame of type {kind} has unknown flags {zero:#04x}")
-    max_head = MAX_HEAD_BEFORE_WELCOME if max_body == MAX_BODY_BEFORE_WELCOME else MAX_HEAD
     if head_size > max_head:
         raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {max_head} are allowed here")
     if body_size > max_body:
