@@ -192,7 +192,7 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
             evil.join(0)
         evil.open()
         evil.join(1)
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError, match="its session is over, or is not of this node"):
             evil.join(1)
         welcome = evil.session.wait_welcome()
         for forged in (
@@ -204,6 +204,7 @@ def test_joins_that_do_not_belong(pair: Pair, watch: Watch) -> None:
             answer, _ = channel.receive()
             assert isinstance(answer, m.Error)
             assert answer.code == "authentication"
+            assert "fingerprint" not in answer.message, "no advice that does not help"
             channel.link.close()
 
 
@@ -293,13 +294,17 @@ def test_streams_of_any_length_cost_no_more_than_one(pair: Pair, watch: Watch) -
 def test_more_files_at_once_than_are_allowed(pair: Pair, watch: Watch) -> None:
     with Attacker(pair) as evil:
         evil.open()
-        with pytest.raises(DwcpError):
+        cut = False
+        try:
             for first in range(0, 100_000, 512):
                 evil.announce(
                     *(m.Entry(path=b"%d" % n, type="file", size=1) for n in range(first, first + 512)), first=first
                 )
+        except DwcpError:
+            cut = True
         error = evil.ending()
-        assert error is None or error.code == "protocol"
+        # where all of it fits into the buffers on the way, nothing is cut before it is sent
+        assert error.code == "protocol" if error is not None else cut
 
 
 def test_thousands_of_names_that_cannot_be_made(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,6 +262,7 @@ def test_the_limits_are_the_code() -> None:
     assert documented == {
         "prefix": frames.PREFIX_SIZE,
         "head": frames.MAX_HEAD,
+        "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,

@@ -21,6 +21,8 @@ from dwcp.transfer.outbound import TransferResult
 
 Checksum = Literal["xxh3", "blake3"]
 RESUMES = "run the same command again and it goes on where it was"
+GUESS = 8
+"""Connections begun for a transfer whose size is not known yet: enough for a good start, few to throw away."""
 Act = Callable[[Peer, Reporter], Awaitable[TransferResult]]
 
 
@@ -94,14 +96,14 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
         source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=target == "-"
     )
     config = load(files, overrides)
-    _run(config, peer, reporter, act, config.transport.initial_streams)
+    _run(config, peer, reporter, act, min(config.transport.initial_streams, GUESS))
 
 
 def _ahead(config: Config, source: str) -> int:
-    """Streams that a transfer of `source` will begin with: no more than a file has leaves."""
-    most = config.transport.initial_streams
+    """Streams that a transfer of `source` will begin with, as far as that shows: no more than a file has leaves."""
     path = Path(source)
-    return min(most, path.stat().st_size // MIN_LEAF + 1) if path.is_file() else most
+    leaves = path.stat().st_size // MIN_LEAF + 1 if path.is_file() else GUESS
+    return min(config.transport.initial_streams, leaves)
 
 
 def _standard_input() -> BinaryIO:

@@ -92,20 +92,28 @@ def secure(
             return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
         context = settings.contexts.client
         secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
-        return TlsLink(
-            secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
-        )
+        return _tls_link(secured, settings.read_timeout, settings.write_timeout, resumption)
     except TimeoutError as error:
         sock.close()
-        raise _cannot(
-            address, f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)"
-        ) from error
+        raise _cannot(address, _late(settings)) from error
     except ssl.SSLError as error:
         sock.close()
         raise _cannot(address, f"TLS failed: {error.reason or error}") from error
     except OSError as error:
         sock.close()
         raise _cannot(address, error.strerror or str(error)) from error
+    except UnreachableError as error:
+        sock.close()
+        raise _cannot(address, str(error)) from error
+
+
+def _tls_link(secured: ssl.SSLSocket, read: float, write: float, resumption: Resumption | None = None) -> TlsLink:
+    try:
+        return TlsLink(secured, read_timeout=read, write_timeout=write, resumption=resumption)
+    except UnreachableError:
+        # it has taken the descriptor over from the socket that the caller would close
+        secured.close()
+        raise
 
 
 def _late(settings: LinkSettings) -> str:
@@ -119,15 +127,18 @@ def _cannot(address: str, why: str) -> UnreachableError:
 def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:
     """The link on an accepted socket: its first byte tells TLS from plain, the policy says which may be.
 
-    Raises RefusedError, UnreachableError or TimeoutExpired; the socket is the caller's to close then.
+    Raises RefusedError, UnreachableError or TimeoutExpired, and EOFError when it ended before its first byte; the
+    socket is the caller's to close then.
     """
     sockopts.apply(sock, settings.options)
     sock.settimeout(handshake_timeout)
     try:
         first = sock.recv(1, socket.MSG_PEEK)
-        if first and first[0] == tls.FIRST_BYTE:
+        if not first:
+            raise EOFError
+        if first[0] == tls.FIRST_BYTE:
             secured = settings.contexts.server.wrap_socket(sock, server_side=True)
-            return TlsLink(secured, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
+            return _tls_link(secured, handshake_timeout, settings.write_timeout)
         local = is_loopback(sock.getpeername()[0])
         if settings.tls == "always" or (settings.tls == "auto" and not local):
             raise RefusedError(f"{sock.getpeername()[0]} speaks without TLS, which only loopback may (security.tls)")

@@ -53,10 +53,11 @@ class Peer:
     the same time. Each transfer runs on a session of its own, the first on the one that `connect` made: a handshake
     costs round trips."""
 
-    def __init__(self, node: Node, name: str, address: str, session: Dialled) -> None:
+    def __init__(self, node: Node, name: str, address: str, expected: str, session: Dialled) -> None:
         self.name = name
         self.address = address
-        self.fingerprint = node.config.peers[name].fingerprint
+        self.fingerprint = expected
+        """Or `ca:NAME`."""
         self._node = node
         self._request_lock = threading.Lock()
         self._standby: Standby | None = None
@@ -210,9 +211,9 @@ M = TypeVar("M", bound=m.Message)
 
 @asynccontextmanager
 async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) -> AsyncIterator[Peer]:
-    """A session with a peer of the configuration; without one, of the usual configuration files and of those that
-    `dwcp peer add` has added. `ahead`: connections to begin at once for the streams of a transfer that follows, where
-    the link is long.
+    """A session with a peer of `config`, without one of the usual configuration files; or with a peer that
+    `dwcp peer add` has added in its `storage.state_dir`. `ahead`: connections to begin at once for the streams of a
+    transfer that follows, where the link is long.
 
     The peer has proved who it is. Whether it knows this node comes with its first answer, because asking costs a round
     trip: AuthenticationError is raised there then.
@@ -222,7 +223,7 @@ async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) ->
     node = await asyncio.to_thread(_node, config)
     address, fingerprint = address_of(node, peer)
     session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)
-    connected = Peer(node, peer, address, session)
+    connected = Peer(node, peer, address, fingerprint, session)
     try:
         yield connected
     finally:
@@ -236,8 +237,7 @@ def fingerprint(config: Config) -> str:
 
 
 def _node(config: Config | None) -> Node:
-    if config is None:
-        config = with_added(load_config(default_files(os.environ), os.environ))
+    config = with_added(config or load_config(default_files(os.environ), os.environ))
     identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
     return Node(config, identity)
 

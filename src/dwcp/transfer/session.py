@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
+from dwcp.config.model import BY_AUTHORITY
 from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, UnreachableError, from_code
 from dwcp.links.endpoints import connect, dial, secure
 from dwcp.links.interface import Link
@@ -19,8 +21,8 @@ from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.tuning.leaves import FAR
 from dwcp.wire import messages as m
-from dwcp.wire.frames import NO_BODY
-from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
+from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
+from dwcp.wire.handshake import Initiator, Objection, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
 
@@ -29,8 +31,8 @@ LIVELY = 3
 PARTING = 2.0
 """Seconds that a peer gets to end a connection in good order."""
 DIALS_AT_ONCE = 32
-"""Connections that are begun at one time: a small part of those that a peer takes before it has seen who calls
-(security.max_pending_handshakes)."""
+"""Connections that are begun at one time, so that twelve transfers fit what a peer takes from one address
+(security.max_pending_per_address)."""
 
 
 class Heartbeat:
@@ -136,36 +138,37 @@ class Dialled:
         self.ahead.close()
 
 
-def dial_session(node: Node, address: str, pinned: str) -> Dialled:
+def dial_session(node: Node, address: str, expected: str) -> Dialled:
     """A session that the peer has agreed to. Raises as `begin_session`; AuthenticationError also when the peer does not
     know this node."""
-    session = begin_session(node, address, pinned)
+    session = begin_session(node, address, expected)
     try:
         welcome, _ = _expect(session.channel, m.Welcome)
         session.admit(welcome)
     except EOFError as error:
         session.channel.link.close()
-        raise _closed(address) from error
+        raise _turned_away(address) from error
     except DwcpError:
         session.channel.link.close()
         raise
     return session
 
 
-def begin_session(node: Node, address: str, pinned: str, ahead: int = 0) -> Dialled:
-    """Connects and proves both identities. On long links, `ahead` connections for streams are begun meanwhile.
+def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Dialled:
+    """Connects and proves both identities; `expected` as `probe.address_of` gives it. On long links, `ahead`
+    connections for streams are begun meanwhile.
 
-    Raises UnreachableError, ProtocolError, VersionError or AuthenticationError.
+    Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or AuthenticationError.
     """
     credentials, resumption = node.credentials(), Resumption()
     settings = node.link_settings(credentials)
     link, effective = dial(address, settings, resumption)
-    channel = Channel(link, NO_BODY)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     spare = Ahead(address, settings)
     if (link.round_trip_seconds() or 0.0) >= FAR:
         spare.begin(min(ahead, DIALS_AT_ONCE))
     try:
-        initiator = Initiator(node.introduction(credentials), pinned)
+        initiator = Initiator(node.introduction(credentials), _expectation(node, expected))
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -175,16 +178,13 @@ def begin_session(node: Node, address: str, pinned: str, ahead: int = 0) -> Dial
     except EOFError as error:
         spare.close()
         link.close()
-        raise _closed(address) from error
+        raise _turned_away(address) from error
     except DwcpError:
         spare.close()
         link.close()
         raise
+    channel.max_head = MAX_HEAD
     return Dialled(channel, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption, spare)
-
-
-def _closed(address: str) -> ProtocolError:
-    return ProtocolError(f"{address} closed the connection during the handshake; its log says why")
 
 
 def discover(node: Node, address: str) -> tuple[str, str]:
@@ -192,19 +192,32 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     `dial_session`."""
     credentials = node.credentials()
     link, _ = dial(address, node.link_settings(credentials))
-    channel = Channel(link, NO_BODY)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), None)
+        initiator = Initiator(node.introduction(credentials), lambda _: "")
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
         initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
     except EOFError as error:
-        raise _closed(address) from error
+        raise _turned_away(address) from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
+
+
+def _turned_away(address: str) -> UnreachableError:
+    """Worth another try: a peer that is full, or stopping, has no more to say than this."""
+    return UnreachableError(
+        f"{address} closed the connection during the handshake: it has too many at a time, is stopping, or wants TLS; "
+        f"its log says which"
+    )
+
+
+def _expectation(node: Node, expected: str) -> str | Objection:
+    kind, _, name = expected.partition(":")
+    return partial(node.objection, name) if kind == BY_AUTHORITY else expected
 
 
 def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
@@ -212,7 +225,7 @@ def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Chan
     settings = node.link_settings(session.credentials)
     sock = session.ahead.take() or connect(address, settings)[0]
     link = secure(sock, address, settings, session.resumption)
-    channel = Channel(link, NO_BODY)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
         check_certificate(channel, session.peer_key)
         channel.send(join(session.wait_welcome(), number))
@@ -229,6 +242,7 @@ def confirm_stream(channel: Channel) -> None:
     except EOFError as error:
         description = channel.link.description
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
+    channel.max_head = MAX_HEAD
 
 
 def respond(

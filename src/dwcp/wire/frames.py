@@ -32,6 +32,8 @@ MAGIC = b"DW"
 PREFIX_SIZE = 40
 MAX_HEAD = 256 * 1024
 """The largest head in use is a DONE with two full lists of runs, under 200 KB."""
+MAX_HEAD_BEFORE_WELCOME = 32 * 1024
+"""The largest is a HELLO with the longest of everything, under 26 KB."""
 MAX_BODY = 32 * 1024 * 1024
 """The largest body in use is a leaf hash list of the largest file, 2**20 leaves of 32 bytes."""
 NO_BODY = 0
@@ -85,7 +87,7 @@ def seal(kind: int, head: bytes, body: Buffer | None = None, body_hash: bytes | 
     return prefix + _CHECK.pack(_check(prefix)) + head
 
 
-def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
+def parse_prefix(raw: bytes, max_body: int = MAX_BODY, max_head: int = MAX_HEAD) -> Prefix:
     """Reads the PREFIX_SIZE bytes that begin a frame. Raises FrameError, before anything is allocated for it."""
     magic, kind, zero, head_size, body_size, body_hash, head_hash = _PREFIX.unpack_from(raw)
     if magic != MAGIC:
@@ -94,8 +96,8 @@ def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
         raise FrameError("a frame's prefix does not match its check: the stream was corrupted on the way")
     if zero:
         raise FrameError(f"a frame of type {kind} has unknown flags {zero:#04x}")
-    if head_size > MAX_HEAD:
-        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {MAX_HEAD} are allowed")
+    if head_size > max_head:
+        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {max_head} are allowed here")
     if body_size > max_body:
         raise FrameError(f"a frame of type {kind} claims a body of {body_size} bytes; {max_body} are allowed here")
     return Prefix(kind, head_size, body_size, body_hash, head_hash)
