@@ -118,13 +118,13 @@ def test_a_part_is_resumed_in_leaves_of_another_size(tmp_path: Path) -> None:
     first.close()
 
     second = Incoming(0, entry, (b"file",), XXH3.size, 2**17)
-    planner().hash_what_is_here(second)
+    planner().hash_what_is_here(second, lambda: False)
     assert second.leaves == 33
     assert list(second.origin) == [HERE] * 8 + [NOWHERE] * 8 + [HERE] * 8 + [NOWHERE] * 8 + [HERE]
     second.close()
 
     third = Incoming(0, entry, (b"file",), XXH3.size, 2**18)
-    planner().hash_what_is_here(third)
+    planner().hash_what_is_here(third, lambda: False)
     assert list(third.origin) == [HERE] * 4 + [NOWHERE] * 4 + [HERE] * 4 + [NOWHERE] * 4 + [HERE]
     third.close()
     staging.close()

@@ -328,7 +328,9 @@ def test_blocks_that_never_decode_are_not_sent_for_ever(
             pair.send(tmp_path / "file", "inbox/file")
 
 
-def test_a_get_of_a_file_that_always_arrives_damaged_ends(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_get_of_a_file_that_always_arrives_damaged_ends(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random_file(pair.inbox / "file", 2_000_000)
 
     def damaged(*arguments: object) -> None:
