@@ -76,6 +76,8 @@ class MemoryLink:
         return None
 
     def set_pacing(self, bits_per_second: int | None) -> None: ...
+
+    def begin_model_anew(self) -> None: ...
     def limit_queue(self, size: int) -> None:
         """Nothing waits here."""
 

@@ -66,6 +66,10 @@ class Link(Protocol):
         queue cannot be taken over by another, faster one."""
         ...
 
+    def begin_model_anew(self) -> None:
+        """Has a congestion control with a model of the path (BBR) measure it anew; nothing where there is none."""
+        ...
+
     def shutdown(self) -> None:
         """Ends whatever another thread is waiting for on this link; may be called from any thread, more than once."""
         ...

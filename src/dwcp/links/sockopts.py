@@ -58,6 +58,9 @@ def apply(sock: socket.socket, options: SocketOptions) -> Effective:
     return Effective(settings, warnings)
 
 
+MODEL_BASED = "bbr"
+
+
 def set_pacing(sock: socket.socket, bits_per_second: int | None) -> None:
     """SO_MAX_PACING_RATE (socket(7)), which TCP obeys by itself; None lifts it."""
     rate = UNLIMITED if bits_per_second is None else max(1, bits_per_second // 8)
@@ -67,6 +70,16 @@ def set_pacing(sock: socket.socket, bits_per_second: int | None) -> None:
 def set_unsent_limit(sock: socket.socket, size: int) -> None:
     """TCP_NOTSENT_LOWAT (tcp(7)): bytes that may wait in the kernel without having been sent."""
     sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
+
+
+def begin_model_anew(sock: socket.socket) -> None:
+    """Has the kernel's BBR forget what it knows of the path, the congestion window excepted; nothing where another
+    algorithm runs. Setting the one that runs already does nothing (tcp_set_congestion_control in net/ipv4/tcp_cong.c),
+    so Reno, which every kernel has, runs for a moment."""
+    running = _read_congestion(sock)
+    if running == MODEL_BASED:
+        for algorithm in ("reno", running):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
 
 
 def pacing(sock: socket.socket) -> str:

@@ -57,6 +57,12 @@ class SocketLink:
         except OSError as error:
             raise self._broken(error) from error
 
+    def begin_model_anew(self) -> None:
+        try:
+            sockopts.begin_model_anew(self._sock)
+        except OSError as error:
+            raise self._broken(error) from error
+
     def shutdown(self) -> None:
         try:
             # not SSLSocket.shutdown, which drops the TLS object while another thread may be inside of it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from dwcp.errors import DwcpError, TemporaryError, UnreachableError
+from dwcp.links.sockopts import MODEL_BASED
 from dwcp.store.path_memory import PathMemory, remember
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
@@ -19,6 +21,7 @@ from dwcp.transfer.session import DIALS_AT_ONCE, PARTING, Dialled, confirm_strea
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.rate import RateLimit
 from dwcp.tuning.streams import Sample, StreamTuner
+from dwcp.tuning.turns import Turns
 
 LOOK = 0.02
 """Seconds between looks at whether more streams would find work: under one round trip of the links this is made for."""
@@ -57,13 +60,19 @@ class StreamKeeper:
         self._dialling = 0
         self._failures = 0
         transport = node.config.transport
-        initial = memory.streams if memory is not None else transport.initial_streams
         now = time.monotonic()
         self._tuner = StreamTuner(
-            transport.min_streams, transport.max_streams, initial, transport.stream_scaling_factor, now
+            transport.min_streams,
+            transport.max_streams,
+            transport.initial_streams,
+            transport.stream_scaling_factor,
+            now,
+            known=memory.streams if memory is not None else None,
+            fewer_first=transport.congestion_algorithm == MODEL_BASED,
         )
-        paces = isinstance(engine, Sender) and transport.congestion_algorithm == "bbr"
+        paces = isinstance(engine, Sender) and transport.congestion_algorithm == MODEL_BASED
         self._limit = RateLimit(now) if paces else None
+        self._turns = Turns()
 
     def run(self) -> None:
         """Returns when the engine has finished and every stream has ended."""
@@ -95,7 +104,8 @@ class StreamKeeper:
     def _tune(self) -> None:
         now = time.monotonic()
         with self._lock:
-            links = [channel.link for channel in self._channels.values()]
+            channels = dict(self._channels)
+        links = [channel.link for channel in channels.values()]
         delivery = self._meter.delivery()
         trips = [trip for link in links[:LOOKED_AT] if (trip := link.round_trip_seconds())]
         round_trip = statistics.median(trips) if trips else self._session.channel.link.round_trip_seconds() or 0.0
@@ -112,8 +122,16 @@ class StreamKeeper:
         if decision is not None:
             log.info("stream count changes", peer=self._peer, streams=decision.streams, reason=decision.reason)
             self._engine.limit_streams(decision.streams)
+            if self._limit is not None:
+                self._limit.begin_anew()
+                self._node.pacer.limit(links, None)
         if self._limit is not None and self._limit.observe(now, delivery.acked, delivery.resent, round_trip):
             self._node.pacer.limit(links, self._limit.limit)
+        if self._limit is not None and self._limit.limit is not None:
+            for number in self._turns.due(now, channels):
+                with contextlib.suppress(TemporaryError):
+                    # it broke just now, and its own thread knows what to do
+                    channels[number].link.begin_model_anew()
 
     def _remember(self) -> None:
         if self._tuner.goodput and self._engine.error is None:
