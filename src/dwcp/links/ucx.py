@@ -152,6 +152,11 @@ class UcxLink:
     def description(self) -> str:
         return self._description
 
+    @property
+    def peer_has_left(self) -> bool:
+        """The process at the other end has closed the link, in whatever way."""
+        return self._gone
+
     def wire_bytes(self) -> tuple[int, int]:
         return self._sent, self._received
 

@@ -58,12 +58,8 @@ class TransportComponent:
 
     async def check(self) -> Health:
         await asyncio.to_thread(self._server.self_probe)
-        transport = self._server.node.config.transport
-        if transport.enable_rdma:
-            device = Path("/sys/class/infiniband") / transport.rdma_device
-            found = "this version has no RDMA link" if device.exists() else "RDMA device not found"
-            return Health(Status.DEGRADED, f"{found}: {transport.rdma_device}; TCP takes its place")
-        return HEALTHY
+        fallback = await asyncio.to_thread(self._server.check_rdma)
+        return HEALTHY if fallback is None else Health(Status.DEGRADED, fallback)
 
 
 class PruningComponent:

@@ -19,9 +19,10 @@ from dwcp.transfer.counters import Tally
 from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import Introduction
+from dwcp.wire.handshake import RDMA, Introduction
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
@@ -40,6 +41,7 @@ class Node:
         self.pacer = Pacer(self.rate_now, SharedRate(state_dir))
         self.meter = Meter()
         self.tally = Tally()
+        self.rdma = Rdma(lambda: self.config)
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -84,7 +86,8 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        return Introduction(identity.node_name, identity.public_key, os.urandom(32), identity.sign)
+        also = (RDMA,) if self.rdma.usable() else ()
+        return Introduction(identity.node_name, identity.public_key, os.urandom(32), identity.sign, also)
 
     def trust(self, fingerprint: str) -> str | None:
         """The configured name of a peer. The node trusts itself: its own health check comes through its own port."""

@@ -6,20 +6,26 @@ import threading
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
+import structlog
+
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, UnreachableError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
+from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import Resumption, TlsLink
+from dwcp.links.ucx import UcxEnd, UcxLink
 from dwcp.store.identity import public_key_of
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
-from dwcp.wire.handshake import Initiator, Responder, fingerprint, join
+from dwcp.wire.handshake import RDMA, Initiator, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
+
+log = structlog.get_logger()
 
 LIVELY = 3
 """Signs of life in each read timeout, so that two may be lost."""
@@ -90,6 +96,8 @@ class Dialled:
     """What the peer can do beyond what every peer can."""
     credentials: Credentials
     resumption: Resumption
+    rdma: bool
+    """Both ends have said that they can."""
 
 
 def dial_session(node: Node, address: str, pinned: str) -> Dialled:
@@ -98,8 +106,9 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
     credentials, resumption = node.credentials(), Resumption()
     link, effective = dial(address, node.link_settings(credentials), resumption)
     channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    introduction = node.introduction(credentials)
     try:
-        initiator = Initiator(node.introduction(credentials), pinned)
+        initiator = Initiator(introduction, pinned)
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -115,7 +124,15 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
         raise
     channel.max_body = MAX_BODY
     return Dialled(
-        channel, welcome, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption
+        channel,
+        welcome,
+        reply.key,
+        effective,
+        reply.node,
+        frozenset(reply.features),
+        credentials,
+        resumption,
+        RDMA in introduction.also and RDMA in reply.features,
     )
 
 
@@ -152,10 +169,51 @@ def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Chan
     return channel
 
 
-def confirm_stream(channel: Channel) -> None:
+def dial_stream_over_rdma(node: Node, address: str, session: Dialled, number: int, end: UcxEnd) -> Channel:
+    """As `dial_stream`, but the peer has confirmed it already: over RDMA where it can, else over what carried the JOIN.
+    Raises as `dial_session`."""
+    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
+    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    try:
+        check_certificate(channel, session.peer_key)
+        channel.send(join(session.welcome, number, end.address))
+        joined = confirm_stream(channel)
+        if not joined.rdma:
+            return channel
+        return Channel(_over_rdma(node, end, joined.rdma, link), MAX_BODY_BEFORE_WELCOME)
+    except DwcpError:
+        link.close()
+        raise
+
+
+def answer_stream(node: Node, channel: Channel, theirs: bytes) -> Channel:
+    """The responder's side: what the stream goes over from now on. Raises as `dial_session`; where RDMA is wanted and
+    cannot be had, UnreachableError only with transport.rdma_required."""
+    link = channel.link
+    ours, over = b"", channel
+    if theirs and node.rdma.enabled and isinstance(link, TcpLink | TlsLink):
+        try:
+            end = node.rdma.open()
+            ours, over = end.address, Channel(_over_rdma(node, end, theirs, link), channel.max_body)
+        except UnreachableError as error:
+            if node.rdma.required:
+                raise
+            log.warning("a stream goes over TCP", link=link.description, reason=str(error))
+    elif node.rdma.required:
+        raise RefusedError("this node takes blocks over RDMA only (transport.rdma_required)")
+    channel.send(m.Joined(rdma=ours))
+    return over
+
+
+def _over_rdma(node: Node, end: UcxEnd, theirs: bytes, link: TcpLink | TlsLink) -> UcxLink:
+    transport = node.config.transport
+    return end.connect(theirs, link, read_timeout=transport.read_timeout, write_timeout=transport.write_timeout)
+
+
+def confirm_stream(channel: Channel) -> m.Joined:
     """Waits for the peer's word on a connection that joined a session. Raises as `dial_session`."""
     try:
-        _expect(channel, m.Joined)
+        return _expect(channel, m.Joined)[0]
     except EOFError as error:
         description = channel.link.description
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error

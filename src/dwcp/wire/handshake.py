@@ -32,6 +32,9 @@ from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, 
 
 VERSIONS = (VERSION,)
 FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+"""Of every node of this version."""
+RDMA = "rdma"
+"""Of a node that takes data connections over RDMA now."""
 
 Sign = Callable[[bytes], bytes]
 Trust = Callable[[str], str | None]
@@ -51,6 +54,8 @@ class Introduction:
     key: bytes
     nonce: bytes
     sign: Sign
+    also: tuple[str, ...] = ()
+    """Features beyond those of every node."""
 
 
 class Initiator:
@@ -60,7 +65,9 @@ class Initiator:
         """`expected`: the fingerprint that is pinned for the peer; None only to find out which it has."""
         self._me = me
         self._expected = expected
-        self._hello = Hello(versions=list(VERSIONS), node=me.node, key=me.key, nonce=me.nonce, features=list(FEATURES))
+        self._hello = Hello(
+            versions=list(VERSIONS), node=me.node, key=me.key, nonce=me.nonce, features=[*FEATURES, *me.also]
+        )
 
     def hello(self) -> Hello:
         return self._hello
@@ -98,7 +105,11 @@ class Responder:
         if not shared:
             raise VersionError(_version_text(hello.node, hello.versions))
         reply = HelloReply(
-            version=max(shared), node=self._me.node, key=self._me.key, nonce=self._me.nonce, features=list(FEATURES)
+            version=max(shared),
+            node=self._me.node,
+            key=self._me.key,
+            nonce=self._me.nonce,
+            features=[*FEATURES, *self._me.also],
         )
         self._hello = hello
         self._transcript = _transcript(hello_head, encode(reply))
@@ -120,9 +131,10 @@ class Responder:
         return name
 
 
-def join(welcome: Welcome, stream: int) -> Join:
-    """First frame of a data connection. Stream numbers are never used twice in a session."""
-    return Join(session=welcome.session, stream=stream, mac=join_mac(welcome.join_key, welcome.session, stream))
+def join(welcome: Welcome, stream: int, rdma: bytes = b"") -> Join:
+    """First frame of a data connection. Stream numbers are never used twice in a session. `rdma`: see `Join`."""
+    mac = join_mac(welcome.join_key, welcome.session, stream)
+    return Join(session=welcome.session, stream=stream, mac=mac, rdma=rdma)
 
 
 def join_mac(join_key: bytes, session: bytes, stream: int) -> bytes:
