@@ -22,6 +22,7 @@ from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import _node
 from dwcp.transfer.session import Dialled, Heartbeat, confirm_stream, dial_session, dial_stream, respond
 from dwcp.wire import messages as m
+from dwcp.wire.frames import MAX_BODY
 from tests.support import Pair, random_file, wait_until
 
 MIB = 2**20
@@ -79,6 +80,7 @@ class Attacker:
         self._address = f"127.0.0.1:{pair.port}"
         self.session: Dialled = dial_session(self._node, self._address, pair.identities["b"].fingerprint)
         self.channel = self.session.channel
+        self.channel.max_body = MAX_BODY
         self.streams: list[Channel] = []
         self._heartbeat = Heartbeat(self.channel, 1.0)
 

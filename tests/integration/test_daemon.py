@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from dwcp.config import load_config
+from dwcp.store.identity import load_or_create
 from tests.processes import Daemon, clean_environment, run_manager
 from tests.support import wait_until
 
@@ -185,3 +187,23 @@ def test_the_breaker_of_a_peer_that_is_away_opens_and_can_be_reset(tmp_path: Pat
         assert "127.0.0.1:1" in breaker["reason"]
         assert daemon.ask("POST", "/circuit-breaker/reset?peer=nobody")[0] == 404
         assert daemon.ask("POST", "/circuit-breaker/reset?peer=away") == (200, {"state": "closed"})
+
+
+def test_https_shows_a_renewed_certificate_without_a_restart(tmp_path: Path) -> None:
+    with Daemon(tmp_path, {"health": {"interval": "100ms"}}) as daemon:
+        identity = daemon.state_dir / "identity"
+        first = ssl.get_server_certificate(("127.0.0.1", daemon.https))
+        assert first.split() == (identity / "node.crt").read_text().split()
+        (identity / "new").write_text("damaged")
+        (identity / "new").replace(identity / "node.crt")
+        wait_until(lambda: "not shown by HTTPS" in daemon.log_file.read_text(), "it is told")
+        assert ssl.get_server_certificate(("127.0.0.1", daemon.https)) == first
+        (tmp_path / "renewed").mkdir()
+        (tmp_path / "renewed" / "node.key").write_bytes((identity / "node.key").read_bytes())
+        renewed = load_or_create(tmp_path / "renewed", "n")
+        renewed.certificate_file.rename(identity / "node.crt")
+        wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", daemon.https)) != first, "it is shown")
+        shown = ssl.get_server_certificate(("127.0.0.1", daemon.https))
+        assert shown.split() == renewed.certificate_pem.decode().split()
+        assert daemon.get("/health")[1]["status"] == "healthy"
+        assert daemon.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -327,7 +328,9 @@ def test_blocks_that_never_decode_are_not_sent_for_ever(
             pair.send(tmp_path / "file", "inbox/file")
 
 
-def test_a_sender_that_serves_says_why_it_gives_up(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_get_of_a_file_that_always_arrives_damaged_ends(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random_file(pair.inbox / "file", 2_000_000)
 
     def damaged(*arguments: object) -> None:
@@ -335,5 +338,69 @@ def test_a_sender_that_serves_says_why_it_gives_up(pair: Pair, tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr("dwcp.transfer.receiver.Receiver._decode", damaged)
-        with pytest.raises(IntegrityError, match="blocks arrived damaged"):
+        with pytest.raises(PartialError, match=r"'\.' arrives damaged again and again: damaged on the way, as always"):
             pair.get("inbox/file", tmp_path / "file")
+
+
+def _grow(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+
+
+@pytest.mark.root
+def test_a_tree_that_fills_the_disk_arrives_once_there_is_room(small_disk: Path, pair: Pair, tmp_path: Path) -> None:
+    """Small files in packs, one large one, directories: whatever meets the full disk first."""
+    make_tree(tmp_path / "tree")
+    for number in range(120):
+        random_file(tmp_path / "tree" / f"small-{number}", 60_000, seed=number)
+    with pytest.raises(StorageError, match="the disk is full"):
+        pair.send(tmp_path / "tree", "inbox/tree")
+    wait_until(lambda: bool(pair.board.recent()), "the receiver ends it")
+    assert "the disk is full" in pair.board.recent()[0].error
+    _grow(small_disk)
+    result = pair.send(tmp_path / "tree", "inbox/tree")
+    assert compare_trees(tmp_path / "tree", small_disk / "tree") == []
+    assert result.verified
+    assert pair.leftovers() == []
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_before_anything_comes(small_disk: Path, pair: Pair, tmp_path: Path) -> None:
+    content = random_file(tmp_path / "file", 100_000)
+    filler = small_disk / "filler"
+    with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(1_000_000))
+            file.flush()
+    with pytest.raises(StorageError, match="the disk is full"):
+        pair.send(tmp_path / "file", "inbox/file")
+    filler.unlink()
+    pair.send(tmp_path / "file", "inbox/file")
+    assert (small_disk / "file").read_bytes() == content
+
+
+@pytest.mark.root
+def test_a_stream_that_fills_the_disk(small_disk: Path, pair: Pair) -> None:
+    content = random.Random(1).randbytes(12_000_000)
+    with pytest.raises(StorageError, match="the disk is full"):
+        pair.send(io.BytesIO(content), "inbox/stream")
+    assert not (small_disk / "stream").exists()
+    _grow(small_disk)
+    pair.send(io.BytesIO(content), "inbox/stream")
+    assert (small_disk / "stream").read_bytes() == content
+
+
+@pytest.mark.root
+def test_a_get_that_fills_the_disk_here(small_disk: Path, tmp_path: Path) -> None:
+    """The mirror: the node that asked is the one without room, and the server is told."""
+    (tmp_path / "pair").mkdir()
+    pair = Pair(tmp_path / "pair")
+    content = random_file(pair.inbox / "file", 12_000_000)
+    with pytest.raises(StorageError, match="the disk is full"):
+        pair.get("inbox/file", small_disk / "file")
+    wait_until(lambda: bool(pair.board.recent()), "the sender ends it")
+    assert "the disk is full" in pair.board.recent()[0].error
+    assert not (small_disk / "file").exists()
+    _grow(small_disk)
+    pair.get("inbox/file", small_disk / "file")
+    assert (small_disk / "file").read_bytes() == content
+    pair.close()

@@ -48,6 +48,29 @@ def test_what_is_added_is_below_the_configuration(tmp_path: Path) -> None:
     assert with_added(plain) == plain
 
 
+def test_the_library_knows_what_was_added_whatever_its_configuration(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    bare = pair.config.model_copy(update={"peers": {}})
+    with pytest.raises(NotFoundError, match="no peer 'b'"):
+        pair.do(lambda peer: peer.ping(), bare)
+    add_peer(bare, "b", pair.config.peers["b"])
+    assert pair.do(lambda peer: peer.ping(), bare) > 0
+    pair.close()
+
+
+def test_a_peer_known_by_its_certificate_can_be_added(tmp_path: Path) -> None:
+    """It needs no authority to be read, or removing the authority would make every command fail."""
+    plain = config(tmp_path)
+    with pytest.raises(UsageError, match=r"needs security\.ca_file"):
+        add_peer(plain, "b", section("ca"))
+    signed = Config.model_validate({"storage": {"state_dir": str(tmp_path)}, "security": {"ca_file": "/ca.pem"}})
+    assert add_peer(signed, "b", section("ca"))
+    assert add_peer(signed, "c", section("ca")), "several may be"
+    assert with_added(signed).peers == with_added(plain).peers == {"b": section("ca"), "c": section("ca")}
+    remove_peer(plain, "b")
+    assert list(with_added(plain).peers) == ["c"]
+
+
 def test_what_cannot_be_added_or_removed_says_why(tmp_path: Path) -> None:
     known = config(tmp_path, b={"fingerprint": TWO})
     with pytest.raises(UsageError, match="'b' is in the configuration, which goes before"):
@@ -171,7 +194,10 @@ def test_trust_on_first_use_only_when_asked(tmp_path: Path, security: str) -> No
     ("arguments", "problem"),
     [
         (["b", "host", ONE], "address: found 'host'; allowed: HOST:PORT"),
-        (["b", "host:1", "sha256:12"], "fingerprint: found 'sha256:12'; allowed: sha256: and 64 hexadecimal digits"),
+        (
+            ["b", "host:1", "sha256:12"],
+            "fingerprint: found 'sha256:12'; allowed: sha256: and 64 hexadecimal",
+        ),
         (["b/c", "host:1", ONE], "'b/c' cannot be a name"),
         (["b", "host:1", ONE, "--trust-first-use"], "one of the two"),
     ],

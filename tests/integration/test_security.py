@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
+import structlog.testing
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import NameOID
 
-from dwcp.errors import AuthenticationError, DwcpError, StateError
+from dwcp.errors import AuthenticationError, DwcpError, StateError, UnreachableError
 from dwcp.links import tls
 from dwcp.links.tls import TlsContexts, TlsLink, make_contexts
+from dwcp.manager.parts import TransportComponent
 from dwcp.store.identity import Identity, load_or_create
 from dwcp.store.link_certificate import issuer, link_certificate
+from dwcp.supervise.health import HEALTHY, Status
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import _node
+from dwcp.transfer.credentials import CredentialStore
 from dwcp.transfer.node import Node
 from dwcp.transfer.session import Dialled, confirm_stream, dial_session, dial_stream
+from dwcp.wire import frames
 from dwcp.wire import messages as m
+from dwcp.wire.handshake import Claim
 from tests.support import Pair, random_file, wait_until
 
 
@@ -174,7 +188,7 @@ def test_the_server_wants_a_certificate(secured: Pair, monkeypatch: pytest.Monke
     bare = replace_fields(node.credentials(), contexts=TlsContexts(context, node.credentials().contexts.server))
     monkeypatch.setattr(node, "credentials", lambda: bare)
     # it is told when it first reads, or finds the connection closed, whichever comes first
-    with pytest.raises(DwcpError, match=r"CERTIFICATE_REQUIRED|connection lost|closed the connection"):
+    with pytest.raises(DwcpError, match=r"CERTIFICATE_REQUIRED|connection (was )?lost|closed the connection"):
         dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
     wait_until(lambda: secured.server.counters().refused == 1, "the server counts it as refused")
 
@@ -213,3 +227,194 @@ def test_the_cipher_is_what_the_processor_does_best(cpuinfo: str, first: str) ->
     suites = tls.preferred_suites(cpuinfo)
     assert suites.startswith(first)
     assert len(suites.split(":")) == 3
+
+
+class Ca:
+    """An authority of the test, and what it signs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.file = directory / "ca.pem"
+        self.file.write_bytes(self._sign("ca", self.key.public_key(), [], ca=True))
+
+    def sign(self, identity: Identity, *names: str) -> None:
+        """Replaces the identity's certificate, as an operator or an agent for certificates would."""
+        pem = self._sign("anything", identity.private_key.public_key(), list(names), ca=False)
+        new = identity.certificate_file.with_name("new")
+        new.write_bytes(pem)
+        new.replace(identity.certificate_file)
+
+    def _sign(self, subject: str, key: Ed25519PublicKey, names: list[str], *, ca: bool) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca, None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+            )
+        return builder.sign(self.key, None).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("security", ["auto", "always"])
+def test_an_authority_instead_of_pins(tmp_path: Path, security: str) -> None:
+    ca = Ca(tmp_path)
+    pair = Pair(tmp_path, security={"tls": security, "ca_file": str(ca.file)})
+    unpinned = {"b": pair.config.peers["b"].model_copy(update={"fingerprint": "ca"})}
+    client = pair.config.model_copy(update={"peers": unpinned})
+    pair.server.apply(pair.server_config.model_copy(update={"peers": {}}))
+    content = random_file(tmp_path / "file", 300_000)
+
+    with pytest.raises(AuthenticationError, match="it shows no certificate of an authority"):
+        pair.send(tmp_path / "file", "inbox/file", client)
+    ca.sign(pair.identities["b"], "c")
+    with pytest.raises(AuthenticationError, match="its certificate is for c, not for b"):
+        pair.send(tmp_path / "file", "inbox/file", client)
+    ca.sign(pair.identities["b"], "b")
+    with pytest.raises(AuthenticationError, match="does not know your fingerprint"):
+        pair.send(tmp_path / "file", "inbox/file", client)
+    ca.sign(pair.identities["a"], "a")
+    pair.send(tmp_path / "file", "inbox/file", client)
+    assert (pair.inbox / "file").read_bytes() == content
+    wait_until(lambda: bool(pair.board.recent()), "the server has ended the transfer too")
+    assert pair.board.recent()[0].peer == "a", "it goes by the name in its certificate"
+
+    other = load_or_create(tmp_path / "other", "a").fingerprint
+    pinned = pair.server_config.peers["a"].model_copy(update={"fingerprint": other})
+    pair.server.apply(pair.server_config.model_copy(update={"peers": {"a": pinned}}))
+    with pytest.raises(AuthenticationError, match="does not know your fingerprint"):
+        pair.send(tmp_path / "file", "inbox/file", client)
+    pair.close()
+
+
+def test_the_name_of_the_node_itself_is_nobody_elses(tmp_path: Path) -> None:
+    ca = Ca(tmp_path)
+    pair = Pair(tmp_path, security={"ca_file": str(ca.file)})
+    ca.sign(pair.identities["b"], "b")
+    impostor = load_or_create(tmp_path / "impostor", "b")
+    ca.sign(impostor, "b")
+    impostor = load_or_create(tmp_path / "impostor", "b")
+    claim = Claim("b", impostor.public_key, impostor.signed_certificate)
+    for node in (Node(pair.config, pair.identities["a"]), pair.server.node):
+        with pytest.raises(AuthenticationError, match="another node has that name"):
+            node.trust(claim)
+    assert pair.server.node.objection("b", claim) == ""
+    pair.close()
+
+
+def test_another_authority_is_taken_over_without_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old, new = Ca(tmp_path / "old"), Ca(tmp_path)
+    identity = load_or_create(tmp_path / "n" / "identity", "n")
+    new.sign(identity, "n")
+    identity = load_or_create(tmp_path / "n" / "identity", "n")
+    pair = Pair(tmp_path, security={"ca_file": str(old.file)})
+    node = pair.server.node
+    claim = Claim("n", identity.public_key, identity.signed_certificate)
+    with pytest.raises(AuthenticationError, match=r"does not know 'n' .* not signed by an authority"):
+        node.trust(claim)
+    old.file.write_text("nonsense")
+    with pytest.raises(AuthenticationError, match="not signed by an authority"):
+        node.trust(claim)
+    assert old.file.write_bytes(new.file.read_bytes())
+    assert node.trust(claim) == "n"
+    pair.close()
+    with pytest.raises(StateError, match=r"security\.ca_file /no/such cannot be read"):
+        CredentialStore(identity, "/no/such")
+
+
+def closed_at_once(pair: Pair, content: bytes = b"") -> bool:
+    """Whether the server ends a connection that sends `content`, without an answer."""
+    with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+        try:
+            sock.sendall(content)
+            return sock.recv(1) == b""
+        except ConnectionError:
+            return True
+
+
+def test_who_fails_too_often_has_to_wait(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"failed_handshakes_per_minute": 5})
+    nonsense = bytes(40)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+                sock.sendall(nonsense)
+                assert sock.recv(3) == b"DW\x07", "an ERROR says why"
+            wait_until(lambda: not pair.server._pending, "it has failed")
+        assert closed_at_once(pair)
+        with pytest.raises(UnreachableError):
+            dial_session(_node(pair.config), f"127.0.0.1:{pair.port}", pair.identities["b"].fingerprint)
+        wait_until(lambda: pair.server.counters().refused == 7, "all are counted")
+    lines = [entry for entry in logged if entry["event"] == "a connection was refused"]
+    assert 1 <= len(lines) < 7, "not a line for each"
+    assert {line["address"] for line in lines} == {"127.0.0.1"}
+    assert "this is no frame" in lines[0]["reason"]
+    pair.close()
+
+
+def test_a_node_that_keeps_itself_out_goes_on_serving(tmp_path: Path) -> None:
+    """Unhealthy, it would be restarted, and cut the transfers of everybody else."""
+    pair = Pair(tmp_path, security={"failed_handshakes_per_minute": 1})
+    component = TransportComponent(pair.server)
+    assert asyncio.run(component.check()) == HEALTHY
+    assert closed_at_once(pair, b"GET / HTTP/1.1\r\n\r\n" + bytes(40)) is False
+    wait_until(lambda: not pair.server._pending, "it has failed")
+    health = asyncio.run(component.check())
+    assert health.status is Status.DEGRADED
+    assert "failed_handshakes_per_minute" in health.reason
+    pair.close()
+
+
+def test_one_address_does_not_take_all_places(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"max_pending_per_address": 2, "max_pending_handshakes": 8})
+    idle = [socket.create_connection(("127.0.0.1", pair.port), timeout=20) for _ in range(2)]
+    wait_until(lambda: len(pair.server._pending) == 2, "both have a place")
+    assert closed_at_once(pair)
+    with socket.socket() as other:
+        other.settimeout(20)
+        other.bind(("127.0.0.2", 0))
+        other.connect(("127.0.0.1", pair.port))
+        wait_until(lambda: len(pair.server._pending) == 3, "another address has a place")
+    for sock in idle:
+        sock.close()
+    wait_until(lambda: not pair.server._pending, "places become free")
+    random_file(tmp_path / "file", 1000)
+    pair.send(tmp_path / "file", "inbox/file")
+    pair.close()
+
+
+def test_strangers_do_not_keep_a_node_from_stopping(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, security={"handshake_timeout": 60.0})
+    idle = [socket.create_connection(("127.0.0.1", pair.port), timeout=20) for _ in range(20)]
+    wait_until(lambda: len(pair.server._pending) == 20, "all have a place")
+    began = time.monotonic()
+    pair.close()
+    assert time.monotonic() - began < 1.5, "two seconds for the first of them, a tenth for each other"
+    assert not pair.server._pending
+    for sock in idle:
+        assert sock.recv(1) == b""
+        sock.close()
+
+
+def test_a_stranger_cannot_make_a_large_head_be_read(pair: Pair) -> None:
+    prefix = frames.seal(m.Hello.kind, bytes(frames.MAX_HEAD_BEFORE_WELCOME + 1))[: frames.PREFIX_SIZE]
+    with socket.create_connection(("127.0.0.1", pair.port), timeout=20) as sock:
+        sock.sendall(prefix)
+        assert b"32768 are allowed here" in sock.recv(4096)
+    longest = m.Hello(
+        versions=[2**32 - 1] * 16,
+        node="\U0010ffff" * 64,
+        key=bytes(32),
+        nonce=bytes(32),
+        features=["\U0010ffff" * 64] * 64,
+        certificate=bytes(8192),
+    )
+    assert len(m.encode(longest)) <= frames.MAX_HEAD_BEFORE_WELCOME

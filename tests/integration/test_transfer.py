@@ -12,6 +12,7 @@ import stat
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,12 @@ from dwcp.errors import (
     UsageError,
 )
 from dwcp.store.identity import load_or_create
+from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import connect
+from dwcp.transfer.commit import Committer
+from dwcp.transfer.incoming import Incoming
+from dwcp.transfer.receiver import Receiver
+from dwcp.wire import messages as m
 from tests.support import Pair, make_tree, random_file, wait_until
 
 
@@ -223,7 +229,8 @@ def test_a_missing_source_and_a_missing_remote(pair: Pair, tmp_path: Path) -> No
 
 
 async def _connect(name: str, config: Config) -> None:
-    async with connect(name, config=config):
+    async with connect(name, config=config) as peer:
+        await peer.ping()
         raise AssertionError("connected")
 
 
@@ -399,3 +406,96 @@ def test_a_path_longer_than_can_be_said_is_named_and_left_out(pair: Pair, tmp_pa
     assert (pair.inbox / "tree" / "small").read_text() == "x"
     for path in (tree, pair.inbox / "tree"):
         shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("direction", ["send", "get"])
+def test_a_goodbye_that_comes_before_the_receiver_has_ended(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    """The peer is quick: it has read FINISHED and left while the receiver's thread is about to note that it is done."""
+    original_send, original_receive = Channel.send, Channel.receive
+    left = threading.Event()
+
+    def send(channel: Channel, message: m.Message, *rest: Any, **more: Any) -> None:
+        original_send(channel, message, *rest, **more)
+        if isinstance(message, m.Finished):
+            assert left.wait(10)
+
+    def receive(channel: Channel) -> tuple[m.Message, bytes]:
+        message, body = original_receive(channel)
+        if isinstance(message, m.Bye):
+            left.set()
+        return message, body
+
+    monkeypatch.setattr(Channel, "send", send)
+    monkeypatch.setattr(Channel, "receive", receive)
+    content = random_file(tmp_path / "file", 300_000)
+    if direction == "get":
+        (pair.inbox / "file").write_bytes(content)
+        pair.get("inbox/file", tmp_path / "back")
+    else:
+        pair.send(tmp_path / "file", "inbox/file")
+    wait_until(lambda: not pair.board.live(), "the server has ended it")
+    assert [status.state for status in pair.board.recent()] == ["done"]
+
+
+def test_files_that_were_renamed_in_a_circle_are_all_there(pair: Pair, tmp_path: Path) -> None:
+    """Rotated logs: the baseline of one is replaced by another before it is used."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    contents = [random_file(logs / f"log.{number}", 1_300_000 + number, seed=number) for number in range(4)]
+    pair.send(logs, "inbox/logs")
+    for number in (3, 2, 1, 0):
+        (logs / f"log.{number}").rename(logs / f"log.{number + 1}")
+    contents.insert(0, random_file(logs / "log.0", 2_000_000, seed=9))
+    result = pair.send(logs, "inbox/logs")
+    assert result.verified
+    for number, content in enumerate(contents):
+        assert (pair.inbox / "logs" / f"log.{number}").read_bytes() == content
+
+
+def test_a_renamed_file_whose_old_name_is_filled_anew_costs_nothing(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content is here under the old name; that name gets its new content before the old one is copied."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    old = random_file(logs / "log", 1_300_000, seed=1)
+    pair.send(logs, "inbox/logs")
+    (logs / "log").rename(logs / "log.1")
+    new = random_file(logs / "log", 200_000, seed=2)
+    published = threading.Event()
+    original_publish, original_complete = Committer._publish, Receiver._complete
+
+    def publish(committer: Committer, file: Incoming) -> None:
+        original_publish(committer, file)
+        if file.target[-1] == b"log":
+            published.set()
+
+    def complete(receiver: Receiver, file: Incoming) -> None:
+        if file.target[-1] == b"log.1":
+            assert published.wait(10)
+        original_complete(receiver, file)
+
+    monkeypatch.setattr(Committer, "_publish", publish)
+    monkeypatch.setattr(Receiver, "_complete", complete)
+    result = pair.send(logs, "inbox/logs")
+    assert (pair.inbox / "logs" / "log").read_bytes() == new
+    assert (pair.inbox / "logs" / "log.1").read_bytes() == old
+    assert result.wire_bytes < 400_000
+
+
+def test_what_fails_after_the_files_are_there_is_told_to_the_sender(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hard links are made last."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_text("x")
+    os.link(tmp_path / "tree" / "a", tmp_path / "tree" / "b")
+    monkeypatch.setattr("dwcp.transfer.tree.os.link", refuse)
+    with pytest.raises(PartialError, match="cannot link .*not permitted"):
+        pair.send(tmp_path / "tree", "inbox/tree")

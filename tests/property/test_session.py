@@ -10,9 +10,11 @@ import shutil
 import tempfile
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -24,7 +26,9 @@ from dwcp.files.root import Root
 from dwcp.hde import codecs
 from dwcp.hde.hashes import MIN_LEAF, XXH3
 from dwcp.transfer.channel import Channel
+from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.incoming import Incoming
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
@@ -33,6 +37,7 @@ from dwcp.transfer.source import TreeSource
 from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.frames import FrameReader
+from tests.support import wait_until
 
 PATIENCE = 10.0
 
@@ -340,3 +345,80 @@ TestReceiver = ReceiverMachine.TestCase
 TestReceiver.settings = bounded
 TestSender = SenderMachine.TestCase
 TestSender.settings = bounded
+
+
+def test_the_last_file_that_is_published_while_all_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The transfer is cancelled in the instant in which it would have finished."""
+    closing = threading.Event()
+    original_publish, original_shutdown = Committer._publish, ThreadPoolExecutor.shutdown
+
+    def publish(committer: Committer, file: Incoming) -> None:
+        assert closing.wait(PATIENCE)
+        original_publish(committer, file)
+
+    def shutdown(pool: ThreadPoolExecutor, *args: Any, **more: Any) -> None:
+        original_shutdown(pool, *args, **more)
+        closing.set()
+
+    monkeypatch.setattr(Committer, "_publish", publish)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
+    control = MemoryLink()
+    receiver = Receiver(
+        Root(tmp_path),
+        (b"x",),
+        Channel(control),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        delete=False,
+        delta=True,
+        pool=BufferPool(MIN_LEAF),
+        tally=Tally(),
+    )
+    receiver.start()
+    plain = m.encode_entries([m.Entry(path=b"", type="file", size=5)])
+    receiver.handle(m.Entries(first=0, count=1, size=len(plain)), codecs.encode_names(plain))
+    receiver.handle(m.Scanned(count=1, complete=True), b"")
+    receiver._planning.submit(bool).result(PATIENCE)
+    message = m.Pack(codec=0, size=5, files=[m.Packed(0, 5, XXH3.digest(b"12345"))])
+    receiver.run_stream(0, Channel(MemoryLink(frames.seal(message.kind, m.encode(message), b"12345") + b"12345")))
+    receiver.abort(Interrupted("cancelled"))
+    in_time(receiver.close, "the receiver")
+    assert (tmp_path / "x").read_bytes() == b"12345"
+    assert str(receiver.error) == "cancelled"
+    assert "fault of this program" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_called_done_just_before_it_is_opened(tmp_path: Path) -> None:
+    """Nobody would close it again."""
+    (tmp_path / "large").write_bytes(os.urandom(MIN_LEAF))
+    before = len(os.listdir("/proc/self/fd"))
+
+    class Pool(BufferPool):
+        def buffer(self, size: int) -> Any:
+            sender.handle(m.Done(files=[(0, 1)]), b"")
+            return super().buffer(size)
+
+    source = TreeSource(Root(tmp_path), (b"large",))
+    sender = Sender(
+        source,
+        Channel(MemoryLink()),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        compression=Compression.of(Config()),
+        pool=Pool(MIN_LEAF),
+        tally=Tally(),
+        idle_seconds=0.05,
+    )
+    sender.start()
+    sender._scanner.join(PATIENCE)
+    sender.handle(m.Need(files=[0]), b"")
+    thread = threading.Thread(target=lambda: sender.run_stream(0, Channel(MemoryLink())), daemon=True)
+    thread.start()
+    wait_until(lambda: not sender._files and not sender.backlog(), "it is taken")
+    sender.handle(m.Finished(deleted=0, verified=True), b"")
+    thread.join(PATIENCE)
+    sender.close()
+    source.close()
+    assert len(os.listdir("/proc/self/fd")) == before

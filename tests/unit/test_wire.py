@@ -13,7 +13,7 @@ from dwcp.errors import AuthenticationError, ProtocolError, RefusedError, Versio
 from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.frames import BodyError, FrameError, FrameReader
-from dwcp.wire.handshake import Initiator, Introduction, Responder, fingerprint, join, joins
+from dwcp.wire.handshake import Claim, Initiator, Introduction, Responder, fingerprint, join, joins
 from dwcp.wire.paths import check_relative, display
 
 bodies = st.binary(max_size=2000)
@@ -138,15 +138,19 @@ def _shake(initiator: Initiator, responder: Responder) -> str:
 def test_both_ends_prove_who_they_are() -> None:
     a, b = _end("a"), _end("b")
     names = {fingerprint(a.key): "alice"}
-    assert _shake(Initiator(a, fingerprint(b.key)), Responder(b, names.get)) == "alice"
+    assert _shake(Initiator(a, fingerprint(b.key)), Responder(b, lambda claim: names.get(claim.fingerprint))) == "alice"
 
 
 def test_the_wrong_key_at_either_end() -> None:
     a, b, other = _end("a"), _end("b"), _end("b")
     with pytest.raises(AuthenticationError, match="is pinned for it"):
         _shake(Initiator(a, fingerprint(other.key)), Responder(b, lambda _: "a"))
-    with pytest.raises(AuthenticationError, match="does not know 'a'"):
-        _shake(Initiator(a, fingerprint(b.key)), Responder(b, lambda _: None))
+
+    def nobody(claim: Claim) -> str:
+        raise AuthenticationError(f"a stranger: {claim.node}, {claim.fingerprint}")
+
+    with pytest.raises(AuthenticationError, match=f"a stranger: a, {fingerprint(a.key)}"):
+        _shake(Initiator(a, fingerprint(b.key)), Responder(b, nobody))
 
 
 def test_a_key_that_is_only_shown_proves_nothing() -> None:

@@ -52,7 +52,7 @@ class HttpServer:
         self._metrics = HttpMetrics(registry)
         self._listens = {"http": listen, "https": tls_listen}
         self._token = token
-        self._certificate = certificate
+        self._certificate = _Certificate(*certificate)
         self._servers: dict[str, _Server] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.addresses: dict[str, str] = {}
@@ -87,7 +87,7 @@ class HttpServer:
         )
         config.load()
         if scheme == "https":
-            config.ssl = _tls(*self._certificate)
+            config.ssl = self._certificate.load()
         server = _Server(config)
         self._servers[scheme] = server
         self._tasks.append(asyncio.create_task(server.serve(sockets=[sock]), name=f"dwcp-{scheme}"))
@@ -107,7 +107,9 @@ class HttpServer:
         self.addresses.clear()
 
     async def check(self) -> Health:
-        """Asks its own listener whether it is alive, as a load balancer would."""
+        """Asks its own listener whether it is alive, as a load balancer would; and shows a renewed certificate from now
+        on."""
+        await asyncio.to_thread(self._certificate.follow)
         if not self._tasks or any(task.done() for task in self._tasks):
             return Health(Status.UNHEALTHY, "the HTTP server has stopped")
         host, port = split_address(self.addresses["http"])
@@ -151,11 +153,47 @@ def _bind(address: str, key: str) -> socket.socket:
         ) from error
 
 
-def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:
-        raise UnreachableError(f"the node's certificate in {certificate} cannot be used: {error}") from error
-    return context
+class _Certificate:
+    """What HTTPS shows. A context belongs to its listener for good, but takes another certificate for connections to
+    come."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = (certificate, key)
+        self._context: ssl.SSLContext | None = None
+        self._seen: list[tuple[int, int]] = []
+
+    def load(self) -> ssl.SSLContext:
+        """Raises UnreachableError."""
+        self._seen = self._stamps()
+        self._context = self._read()
+        return self._context
+
+    def follow(self) -> None:
+        """Takes the files over where they have changed; where they cannot be used it says so once."""
+        stamps = self._stamps()
+        if self._context is None or stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            # first into a context that nobody uses: one that fails half-way would show nothing any more
+            self._read()
+            self._context.load_cert_chain(*self._files)
+        except (UnreachableError, OSError) as error:
+            log.warning("a changed certificate is not shown by HTTPS", reason=str(error))
+        else:
+            log.info("HTTPS shows a renewed certificate")
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_cert_chain(*self._files)
+        except OSError as error:
+            raise UnreachableError(f"the node's certificate in {self._files[0]} cannot be used: {error}") from error
+        return context
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        with contextlib.suppress(OSError):
+            # in the middle of being replaced: looked at again with the next check
+            return [(status.st_ino, status.st_mtime_ns) for status in (file.stat() for file in self._files)]
+        return self._seen

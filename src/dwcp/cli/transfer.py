@@ -15,11 +15,14 @@ from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
 from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
+from dwcp.hde.hashes import MIN_LEAF
 from dwcp.transfer.client import Peer, connect
 from dwcp.transfer.outbound import TransferResult
 
 Checksum = Literal["xxh3", "blake3"]
 RESUMES = "run the same command again and it goes on where it was"
+GUESS = 8
+"""Connections begun for a transfer whose size is not known yet: enough for a good start, few to throw away."""
 Act = Callable[[Peer, Reporter], Awaitable[TransferResult]]
 
 
@@ -67,7 +70,8 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
         )
 
     reporter = make_reporter(source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=False)
-    _run(load(files, overrides), peer, reporter, act)
+    config = load(files, overrides)
+    _run(config, peer, reporter, act, _ahead(config, source))
 
 
 @click.command()
@@ -91,7 +95,15 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
     reporter = make_reporter(
         source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=target == "-"
     )
-    _run(load(files, overrides), peer, reporter, act)
+    config = load(files, overrides)
+    _run(config, peer, reporter, act, min(config.transport.initial_streams, GUESS))
+
+
+def _ahead(config: Config, source: str) -> int:
+    """Streams that a transfer of `source` will begin with, as far as that shows: no more than a file has leaves."""
+    path = Path(source)
+    leaves = path.stat().st_size // MIN_LEAF + 1 if path.is_file() else GUESS
+    return min(config.transport.initial_streams, leaves)
 
 
 def _standard_input() -> BinaryIO:
@@ -109,10 +121,10 @@ def _standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def _run(config: Config, peer: str, reporter: Reporter, act: Act) -> None:
+def _run(config: Config, peer: str, reporter: Reporter, act: Act, ahead: int) -> None:
     try:
         with reporter:
-            result = run(_transfer(config, peer, reporter, act), RESUMES)
+            result = run(_transfer(config, peer, reporter, act, ahead), RESUMES)
             reporter.done(result)
     except PartialError as error:
         if isinstance(error.result, TransferResult):
@@ -129,7 +141,7 @@ def _run(config: Config, peer: str, reporter: Reporter, act: Act) -> None:
         fail(StorageError("standard output was closed before all of the content was written"))
 
 
-async def _transfer(config: Config, peer: str, reporter: Reporter, act: Act) -> TransferResult:
-    async with connect(peer, config=config) as connected:
+async def _transfer(config: Config, peer: str, reporter: Reporter, act: Act, ahead: int) -> TransferResult:
+    async with connect(peer, config=config, ahead=ahead) as connected:
         reporter.start()
         return await act(connected, reporter)

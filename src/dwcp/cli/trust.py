@@ -45,7 +45,7 @@ def add(
 ) -> None:
     """Know the node on HOST:PORT as NAME.
 
-    FINGERPRINT is what `dwcp id` shows there.
+    FINGERPRINT is what `dwcp id` shows there; or `ca`, to go by a certificate for NAME (security.ca_file).
     """
     config = load_files(files, overrides)
     if (fingerprint is None) != trust_first_use:

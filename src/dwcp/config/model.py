@@ -32,6 +32,10 @@ ADDRESS = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})$"
 UNAVAILABLE = "is not available in this version"
 
 
+BY_AUTHORITY = "ca"
+"""In the place of a fingerprint: whoever has a certificate of security.ca_file for the peer's name."""
+
+
 def _not_available(section: str, value: bool) -> bool:
     if value:
         raise ValueError(f"{section} {UNAVAILABLE}; set it to false")
@@ -283,7 +287,19 @@ class Security(Section):
         "auto", "auto: TLS 1.3 wherever an end is no loopback address.", "auto", "always", "never"
     )
     handshake_timeout: Duration = duration("10s", "100ms", "5m", "Time for a connection to prove who it is.")
-    max_pending_handshakes: int = integer(64, 1, 4096, "Connections that may be at it at once.")
+    ca_file: str = string(
+        "",
+        'an absolute path, or "" for none',
+        "Authorities (PEM): a node with a certificate from one of them is trusted under the name in it.",
+        r"^(/.*)?$",
+    )
+    max_pending_handshakes: int = integer(512, 1, 4096, "Connections that may be at it at once.")
+    max_pending_per_address: int = integer(
+        384, 1, 4096, "How many of them may be from one address (IPv6: /64); a transfer dials up to 32 at once."
+    )
+    failed_handshakes_per_minute: int = integer(
+        600, 1, 100_000, "Handshakes from one address (IPv6: /64) that may fail in a minute before it has to wait."
+    )
 
 
 class PeerSection(Section):
@@ -293,9 +309,9 @@ class PeerSection(Section):
         None, "HOST:PORT", "Where it listens; a peer without one only connects to us.", ADDRESS
     )
     fingerprint: str = Field(
-        pattern=r"^sha256:[0-9a-f]{64}$",
-        description="Its identity; `dwcp id` there shows it.",
-        json_schema_extra={"allowed": "sha256: and 64 hexadecimal digits"},
+        pattern=rf"^(sha256:[0-9a-f]{{64}}|{BY_AUTHORITY})$",
+        description="Its identity; `dwcp id` there shows it. ca: whoever has a certificate for its name (ca_file).",
+        json_schema_extra={"allowed": f"sha256: and 64 hexadecimal digits, or {BY_AUTHORITY}"},
     )
 
 
@@ -410,6 +426,13 @@ class Config(Section):
     def health_interval(self) -> float:
         """Seconds between health checks."""
         return self.health.interval or CHECK_INTERVALS[self.node.environment]
+
+    @model_validator(mode="after")
+    def _authority_is_named(self) -> Config:
+        for name, peer in self.peers.items():
+            if peer.fingerprint == BY_AUTHORITY and not self.security.ca_file:
+                raise ValueError(f"peers.{name}.fingerprint: {BY_AUTHORITY} needs security.ca_file")
+        return self
 
     @model_validator(mode="after")
     def _never_in_the_clear(self) -> Config:

@@ -49,10 +49,15 @@ def is_loopback(host: str) -> bool:
 def dial(
     address: str, settings: LinkSettings, resumption: Resumption | None = None
 ) -> tuple[TcpLink | TlsLink, Effective]:
-    """A link to `HOST:PORT`, and what its socket was given. Tries every address that the name has. With `resumption`
-    TLS goes on with its session, where it has one, and leaves it there for the next.
+    """`connect` and `secure` in one."""
+    sock, effective = connect(address, settings)
+    return secure(sock, address, settings, resumption), effective
 
-    Raises UnreachableError or TimeoutExpired.
+
+def connect(address: str, settings: LinkSettings) -> tuple[socket.socket, Effective]:
+    """A connected socket, and what it was given. Tries every address that the name of `HOST:PORT` has.
+
+    Raises UnreachableError.
     """
     host, port = split_address(address)
     try:
@@ -66,42 +71,74 @@ def dial(
             effective = sockopts.apply(sock, settings.options)
             sock.settimeout(settings.connect_timeout)
             sock.connect(target)
-            return _secure_client(sock, settings, resumption), effective
+            return sock, effective
         except TimeoutError:
             sock.close()
-            failures.append(f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)")
-        except ssl.SSLError as error:
-            sock.close()
-            failures.append(f"TLS failed: {error.reason or error}")
+            failures.append(_late(settings))
         except OSError as error:
             sock.close()
             failures.append(error.strerror or str(error))
-    raise UnreachableError(f"cannot connect to {address}: {'; '.join(dict.fromkeys(failures))}")
+    raise _cannot(address, "; ".join(dict.fromkeys(failures)))
 
 
-def _secure_client(sock: socket.socket, settings: LinkSettings, resumption: Resumption | None) -> TcpLink | TlsLink:
-    local = is_loopback(sock.getpeername()[0])
-    if settings.tls == "never" or (settings.tls == "auto" and local):
-        return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
-    context = settings.contexts.client
-    secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
-    return TlsLink(
-        secured, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout, resumption=resumption
-    )
+def secure(
+    sock: socket.socket, address: str, settings: LinkSettings, resumption: Resumption | None = None
+) -> TcpLink | TlsLink:
+    """The link on a connected socket, which it takes over. With `resumption` TLS goes on with its session, where it has
+    one, and leaves it there for the next. Raises UnreachableError."""
+    try:
+        local = is_loopback(sock.getpeername()[0])
+        if settings.tls == "never" or (settings.tls == "auto" and local):
+            return TcpLink(sock, read_timeout=settings.read_timeout, write_timeout=settings.write_timeout)
+        context = settings.contexts.client
+        secured = context.wrap_socket(sock, session=resumption.offer(context) if resumption is not None else None)
+        return _tls_link(secured, settings.read_timeout, settings.write_timeout, resumption)
+    except TimeoutError as error:
+        sock.close()
+        raise _cannot(address, _late(settings)) from error
+    except ssl.SSLError as error:
+        sock.close()
+        raise _cannot(address, f"TLS failed: {error.reason or error}") from error
+    except OSError as error:
+        sock.close()
+        raise _cannot(address, error.strerror or str(error)) from error
+    except UnreachableError as error:
+        sock.close()
+        raise _cannot(address, str(error)) from error
+
+
+def _tls_link(secured: ssl.SSLSocket, read: float, write: float, resumption: Resumption | None = None) -> TlsLink:
+    try:
+        return TlsLink(secured, read_timeout=read, write_timeout=write, resumption=resumption)
+    except UnreachableError:
+        # it has taken the descriptor over from the socket that the caller would close
+        secured.close()
+        raise
+
+
+def _late(settings: LinkSettings) -> str:
+    return f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)"
+
+
+def _cannot(address: str, why: str) -> UnreachableError:
+    return UnreachableError(f"cannot connect to {address}: {why}")
 
 
 def take_over(sock: socket.socket, settings: LinkSettings, handshake_timeout: float) -> TcpLink | TlsLink:
     """The link on an accepted socket: its first byte tells TLS from plain, the policy says which may be.
 
-    Raises RefusedError, UnreachableError or TimeoutExpired; the socket is the caller's to close then.
+    Raises RefusedError, UnreachableError or TimeoutExpired, and EOFError when it ended before its first byte; the
+    socket is the caller's to close then.
     """
     sockopts.apply(sock, settings.options)
     sock.settimeout(handshake_timeout)
     try:
         first = sock.recv(1, socket.MSG_PEEK)
-        if first and first[0] == tls.FIRST_BYTE:
+        if not first:
+            raise EOFError
+        if first[0] == tls.FIRST_BYTE:
             secured = settings.contexts.server.wrap_socket(sock, server_side=True)
-            return TlsLink(secured, read_timeout=handshake_timeout, write_timeout=settings.write_timeout)
+            return _tls_link(secured, handshake_timeout, settings.write_timeout)
         local = is_loopback(sock.getpeername()[0])
         if settings.tls == "always" or (settings.tls == "auto" and not local):
             raise RefusedError(f"{sock.getpeername()[0]} speaks without TLS, which only loopback may (security.tls)")

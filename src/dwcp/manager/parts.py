@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import DwcpError
+from dwcp.errors import DwcpError, TemporaryError
 from dwcp.files.root import Root
 from dwcp.files.staging import prune
 from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
@@ -57,7 +57,15 @@ class TransportComponent:
         await asyncio.to_thread(self._server.stop, STOP_GRACE)
 
     async def check(self) -> Health:
-        await asyncio.to_thread(self._server.self_probe)
+        began = time.monotonic()
+        try:
+            await asyncio.to_thread(self._server.self_probe)
+        except TemporaryError:
+            reason = self._server.kept_out_since(began)
+            if not reason:
+                raise
+            # it listens, and says no: a restart would cut transfers, and help nobody
+            return Health(Status.DEGRADED, f"its own connection was refused: {reason}")
         fallback = await asyncio.to_thread(self._server.check_rdma)
         return HEALTHY if fallback is None else Health(Status.DEGRADED, fallback)
 

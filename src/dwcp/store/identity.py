@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from dwcp.errors import StateError
+from dwcp.wire.authority import UNREADABLE
 from dwcp.wire.handshake import fingerprint
 
 CERTIFICATE_YEARS = 100
@@ -39,6 +40,14 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.public_key)
+
+    @property
+    def signed_certificate(self) -> bytes:
+        """DER; empty when only the node itself has signed it."""
+        certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+        if certificate.issuer == certificate.subject:
+            return b""
+        return certificate.public_bytes(serialization.Encoding.DER)
 
     @property
     def key_pem(self) -> bytes:
@@ -85,10 +94,13 @@ def load_or_create(directory: Path, node_name: str) -> Identity:
 
 
 def public_key_of(certificate: bytes) -> bytes:
-    """The raw public key in a DER certificate; empty when there is none, or it holds a key of another kind."""
+    """The raw public key in a DER certificate; empty when there is none, or of another kind, or no certificate."""
     if not certificate:
         return b""
-    key = x509.load_der_x509_certificate(certificate).public_key()
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except UNREADABLE:
+        return b""
     raw = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     # RFC 8410: an Ed25519 SubjectPublicKeyInfo is a fixed prefix of 12 bytes and the 32 bytes of the key
     return raw[12:] if raw.startswith(bytes.fromhex("302a300506032b6570032100")) else b""

@@ -17,7 +17,7 @@ import yaml
 
 from dwcp.config import Config, load_config
 from dwcp.config.load import as_written
-from dwcp.config.model import PeerSection
+from dwcp.config.model import BY_AUTHORITY, PeerSection
 from dwcp.config.yaml_reader import read
 from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
 
@@ -43,11 +43,14 @@ def origins(config: Config) -> dict[str, str]:
 def add_peer(config: Config, name: str, peer: PeerSection) -> bool:
     """False when it was there already, just so. `config` is the one without what was added.
 
-    Raises UsageError when the name or the fingerprint is taken, ConfigError or StateError when the file cannot be used.
+    Raises UsageError when the name or the fingerprint is taken or there is no authority to go by, ConfigError or
+    StateError when the file cannot be used.
     """
     file = _file(config)
     if name in config.peers:
         raise UsageError(f"peer {name!r} is in the configuration, which goes before; change it there")
+    if peer.fingerprint == BY_AUTHORITY and not config.security.ca_file:
+        raise UsageError(f"fingerprint {BY_AUTHORITY!r} needs security.ca_file, which is not set")
     with _locked(file.parent):
         peers = added_peers(file)
         if peers.get(name) == peer:
@@ -58,7 +61,7 @@ def add_peer(config: Config, name: str, peer: PeerSection) -> bool:
                 f"if that is out of date, `dwcp peer remove {name}` first"
             )
         for other, known in {**peers, **config.peers}.items():
-            if known.fingerprint == peer.fingerprint:
+            if known.fingerprint == peer.fingerprint != BY_AUTHORITY:
                 raise UsageError(f"this fingerprint is known already, as peer {other!r}")
         _write(file, {**peers, name: peer})
     return True
@@ -87,7 +90,8 @@ def added_peers(file: Path) -> dict[str, PeerSection]:
     if other:
         line, column = document.places[(other[0],)]
         raise ConfigError([f"{file}:{line}:{column}: {other[0]}: only peers belong into this file"])
-    return dict(load_config([file]).peers)
+    # whether there is an authority is for the configuration to say, not for this file
+    return dict(load_config([file], overrides={"security.ca_file": "/"}).peers)
 
 
 def _file(config: Config) -> Path:

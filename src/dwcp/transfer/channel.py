@@ -58,9 +58,10 @@ def _sum(parts: Iterable[Delivery]) -> Delivery:
 class Channel:
     """One link as a sequence of messages. Any thread may send; one receives."""
 
-    def __init__(self, link: Link, max_body: int = frames.MAX_BODY) -> None:
+    def __init__(self, link: Link, max_body: int = frames.MAX_BODY, max_head: int = frames.MAX_HEAD) -> None:
         self.link = link
         self.max_body = max_body
+        self.max_head = max_head
         self._send_lock = threading.Lock()
         self._prefix = memoryview(bytearray(frames.PREFIX_SIZE))
 
@@ -83,7 +84,7 @@ class Channel:
     def receive_head(self) -> tuple[Message, bytes, Prefix]:
         """The next message, its head as it travelled, and the prefix by which its body has to be received next."""
         self.link.receive_into(self._prefix)
-        prefix = frames.parse_prefix(bytes(self._prefix), self.max_body)
+        prefix = frames.parse_prefix(bytes(self._prefix), self.max_body, self.max_head)
         head = bytearray(prefix.head_size)
         if head:
             self.link.receive_into(memoryview(head))

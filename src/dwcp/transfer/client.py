@@ -19,15 +19,17 @@ from dwcp.files.root import Root
 from dwcp.store.identity import load_or_create
 from dwcp.store.peers import with_added
 from dwcp.transfer.board import TransferStatus
-from dwcp.transfer.channel import Channel
 from dwcp.transfer.download import StreamDestination
 from dwcp.transfer.node import Node
 from dwcp.transfer.outbound import Order, Outbound, TransferResult
 from dwcp.transfer.probe import address_of
-from dwcp.transfer.session import Dialled, Standby, dial_session
+from dwcp.transfer.session import Dialled, Standby, begin_session
 from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
+
+MAX_LISTED = 1_000_000
+"""Names of one directory that a peer may list: some 300 MB of memory here, which a directory of that size is worth."""
 
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
@@ -51,10 +53,11 @@ class Peer:
     the same time. Each transfer runs on a session of its own, the first on the one that `connect` made: a handshake
     costs round trips."""
 
-    def __init__(self, node: Node, name: str, address: str, session: Dialled) -> None:
+    def __init__(self, node: Node, name: str, address: str, expected: str, session: Dialled) -> None:
         self.name = name
         self.address = address
-        self.fingerprint = node.config.peers[name].fingerprint
+        self.fingerprint = expected
+        """Or `ca:NAME`."""
         self._node = node
         self._request_lock = threading.Lock()
         self._standby: Standby | None = None
@@ -146,10 +149,10 @@ class Peer:
         self._standby = Standby(session, self._node.config.transport.read_timeout)
         return self._standby
 
-    def _channel(self) -> Channel:
-        """Of the session that is there for requests. Call with the request lock held."""
-        standby = self._standby or self._keep(dial_session(self._node, self.address, self.fingerprint))
-        return standby.channel
+    def _session(self) -> Dialled:
+        """The one that is there for requests. Call with the request lock held."""
+        standby = self._standby or self._keep(begin_session(self._node, self.address, self.fingerprint))
+        return standby.session
 
     def leave(self) -> None:
         """Ends the session, where no transfer has taken it."""
@@ -166,36 +169,40 @@ class Peer:
     def _list(self, path: bytes) -> list[RemoteEntry]:
         entries: list[RemoteEntry] = []
         with self._request_lock:
-            channel = self._channel()
-            channel.send(m.List(path=path))
+            session = self._session()
+            session.channel.send(m.List(path=path))
             while True:
-                answer = self._answer(channel, m.Listing)
+                answer = self._answer(session, m.Listing)
                 entries += [
                     RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
                     for e in answer.entries
                 ]
                 if not answer.more:
                     return entries
+                if len(entries) > MAX_LISTED:
+                    raise ProtocolError(f"{self.name} lists more than {MAX_LISTED} names in one directory")
 
     def _ping(self) -> float:
         with self._request_lock:
-            channel = self._channel()
+            session = self._session()
             began = time.monotonic()
-            channel.send(m.Ping(token=1))
-            self._answer(channel, m.Pong)
+            session.channel.send(m.Ping(token=1))
+            self._answer(session, m.Pong)
             return time.monotonic() - began
 
-    def _answer(self, channel: Channel, kind: type[M]) -> M:
+    def _answer(self, session: Dialled, kind: type[M]) -> M:
         while True:
             try:
-                message, _ = channel.receive()
+                message, _ = session.channel.receive()
             except EOFError as error:
                 raise UnreachableError(f"{self.name} closed the session") from error
             if isinstance(message, m.Error):
                 raise from_code(message.code, f"{self.name}: {message.message}")
             if isinstance(message, kind):
                 return message
-            if not isinstance(message, m.Ping):
+            if isinstance(message, m.Welcome):
+                session.admit(message)
+            elif not isinstance(message, m.Ping):
                 raise ProtocolError(f"{self.name} answers with a {type(message).__name__}")
 
 
@@ -203,16 +210,20 @@ M = TypeVar("M", bound=m.Message)
 
 
 @asynccontextmanager
-async def connect(peer: str, *, config: Config | None = None) -> AsyncIterator[Peer]:
-    """A proved session with a peer of the configuration; without one, of the usual configuration files and of those
-    that `dwcp peer add` has added.
+async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) -> AsyncIterator[Peer]:
+    """A session with a peer of `config`, without one of the usual configuration files; or with a peer that
+    `dwcp peer add` has added in its `storage.state_dir`. `ahead`: connections to begin at once for the streams of a
+    transfer that follows, where the link is long.
+
+    The peer has proved who it is. Whether it knows this node comes with its first answer, because asking costs a round
+    trip: AuthenticationError is raised there then.
 
     Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
     """
     node = await asyncio.to_thread(_node, config)
     address, fingerprint = address_of(node, peer)
-    session = await asyncio.to_thread(dial_session, node, address, fingerprint)
-    connected = Peer(node, peer, address, session)
+    session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)
+    connected = Peer(node, peer, address, fingerprint, session)
     try:
         yield connected
     finally:
@@ -226,8 +237,7 @@ def fingerprint(config: Config) -> str:
 
 
 def _node(config: Config | None) -> Node:
-    if config is None:
-        config = with_added(load_config(default_files(os.environ), os.environ))
+    config = with_added(config or load_config(default_files(os.environ), os.environ))
     identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
     return Node(config, identity)
 
@@ -239,6 +249,7 @@ def _leave(session: Dialled) -> None:
         # it has gone already: there is nobody to say goodbye to
         return
     finally:
+        session.end()
         session.channel.link.close()
 
 

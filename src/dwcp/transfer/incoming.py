@@ -46,8 +46,14 @@ class Incoming:
     """Name in the staging directory of a file of one leaf."""
     fd: int | None = None
     """Of the part, or of the temporary file."""
+    wanted: bool = False
+    """The sender was asked for it; until then nothing may come."""
+    indexing: bool = False
+    """Finer hashes of the baseline were asked for and are not sent yet."""
     end: FileEnd | None = None
     completing: bool = False
+    damaged: int = 0
+    """Blocks that did not arrive as they were sent."""
     counted: int = 0
     """Bytes of it that the transfer's progress has counted."""
     users: int = 0
@@ -114,6 +120,8 @@ class Incoming:
     def finish_at(self, end: FileEnd) -> None:
         """The sender has said its last about the file. Raises ProtocolError where that does not fit."""
         with self.lock:
+            if self.end is not None:
+                raise ProtocolError(f"file {self.id} ends twice")
             if self.is_stream:
                 self.size = end.size
                 count = (end.size + MIN_LEAF - 1) // MIN_LEAF

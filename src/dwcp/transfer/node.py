@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import resource
 import time
 from pathlib import Path
 
 from dwcp.config import Config
+from dwcp.config.model import BY_AUTHORITY
+from dwcp.errors import AuthenticationError
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
@@ -22,7 +25,7 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import RDMA, Introduction
+from dwcp.wire.handshake import RDMA, Claim, Introduction
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
@@ -34,7 +37,7 @@ class Node:
 
     def __init__(self, config: Config, identity: Identity, board: Board | None = None) -> None:
         self.config = config
-        self._credentials = CredentialStore(identity)
+        self._credentials = CredentialStore(identity, config.security.ca_file)
         self.board = board or Board()
         self.pool = BufferPool(config.memory.limit // POOL_SHARE)
         state_dir = Path(config.storage.state_dir)
@@ -87,17 +90,38 @@ class Node:
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
         also = (RDMA,) if self.rdma.usable() else ()
-        return Introduction(identity.node_name, identity.public_key, os.urandom(32), identity.sign, also)
+        return Introduction(
+            identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
+        )
 
-    def trust(self, fingerprint: str) -> str | None:
-        """The configured name of a peer. The node trusts itself: its own health check comes through its own port."""
-        identity = self.identity
-        if fingerprint == identity.fingerprint:
+    def trust(self, claim: Claim) -> str:
+        """The name that a peer goes by here: by its pin; without one for that name, by the authority.
+
+        The node trusts itself: its own health check comes through its own port. Raises AuthenticationError.
+        """
+        identity, found = self.identity, claim.fingerprint
+        if found == identity.fingerprint:
             return identity.node_name
         for name, peer in self.config.peers.items():
-            if peer.fingerprint == fingerprint:
+            if peer.fingerprint == found:
                 return name
-        return None
+        stranger = f"node {identity.node_name!r} does not know {claim.node!r} with fingerprint {found}"
+        known = self.config.peers.get(claim.node)
+        if claim.node == identity.node_name or (known is not None and known.fingerprint != BY_AUTHORITY):
+            raise AuthenticationError(f"{stranger}: another node has that name, with another fingerprint")
+        if self.credentials().authority is None:
+            raise AuthenticationError(f"{stranger}; `dwcp peer add` adds it")
+        objection = self.objection(claim.node, claim)
+        if objection:
+            raise AuthenticationError(f"{stranger}, and {objection}")
+        return claim.node
+
+    def objection(self, name: str, claim: Claim) -> str:
+        """Why a peer is not `name` by the word of the authority; empty when it is."""
+        authority = self.credentials().authority
+        if authority is None:
+            return "there is no security.ca_file by which it could be known"
+        return authority.objection(claim.certificate, claim.key, name, datetime.datetime.now(datetime.UTC))
 
     def watch(self, link: Link, *, sends: bool) -> None:
         """Counts a link's bytes; paces it where it carries payload from here."""

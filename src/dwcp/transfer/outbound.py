@@ -28,7 +28,7 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, Dialled, Heartbeat, dial_session, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, begin_session, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
@@ -171,7 +171,7 @@ class Outbound:
         while True:
             try:
                 session, self._session = self._session, None
-                session = session or dial_session(self._node, self._order.address, self._order.fingerprint)
+                session = session or self._dial()
                 connected = True
                 return self._attempt(session)
             except TemporaryError as error:
@@ -190,6 +190,10 @@ class Outbound:
                 if self._cancelled.wait(wait):
                     raise Interrupted("cancelled") from error
 
+    def _dial(self) -> Dialled:
+        order = self._order
+        return begin_session(self._node, order.address, order.fingerprint, self._node.config.transport.initial_streams)
+
     def _attempt(self, session: Dialled) -> TransferResult:
         self._sockets = dict(session.effective.settings)
         self._warnings = list(session.effective.warnings)
@@ -200,7 +204,7 @@ class Outbound:
             least_leaf = self._open(session)
             if self._order.source is None:
                 # nothing is made here before the peer has agreed; a sender need not wait for that, see `_drive`
-                self._await_opened(control)
+                self._await_opened(session)
             engine = self._engine = self._new_engine(control, least_leaf)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
@@ -209,6 +213,7 @@ class Outbound:
             finally:
                 engine.close()
         finally:
+            session.end()
             self._meter.remove(control.link)
             self._node.unwatch(control.link)
             control.link.close()
@@ -244,22 +249,29 @@ class Outbound:
         control.send(request)
         return 1 << leaf
 
-    def _await_opened(self, control: Channel) -> None:
+    def _await_opened(self, session: Dialled) -> None:
         while True:
             try:
-                answer, _ = control.receive()
+                answer, _ = session.channel.receive()
             except EOFError as error:
                 raise UnreachableError(f"{self._order.peer} closed the session before the transfer began") from error
-            if self._is_opened(answer):
+            if self._is_opened(session, answer):
                 return
 
-    def _is_opened(self, answer: m.Message) -> bool:
-        """Whether the peer's first word says that the transfer may go on; False for a sign of life. Raises its no."""
-        if isinstance(answer, m.Error):
-            raise from_code(answer.code, f"{self._order.peer}: {answer.message}")
-        if not isinstance(answer, m.Opened | m.Ping):
-            raise ProtocolError(f"{self._order.peer} answers an OPEN with a {type(answer).__name__}")
-        return isinstance(answer, m.Opened)
+    def _is_opened(self, session: Dialled, answer: m.Message) -> bool:
+        """Whether the peer says that the transfer may go on; False for what comes before that. Raises its no."""
+        match answer:
+            case m.Opened():
+                return True
+            case m.Welcome():
+                session.admit(answer)
+            case m.Error():
+                raise from_code(answer.code, f"{self._order.peer}: {answer.message}")
+            case m.Ping():
+                pass
+            case _:
+                raise ProtocolError(f"{self._order.peer} answers an OPEN with a {type(answer).__name__}")
+        return False
 
     def _new_engine(self, control: Channel, least_leaf: int) -> Sender | Receiver:
         order, node = self._order, self._node
@@ -304,10 +316,11 @@ class Outbound:
             while not engine.finished.is_set():
                 message, body = control.receive()
                 if isinstance(message, m.Bye):
-                    if not engine.finished.is_set():
+                    # a receiver's FINISHED can be answered before its own thread has noted the end
+                    if not engine.finished.wait(PARTING):
                         raise EOFError
                 elif not opened:
-                    opened = self._is_opened(message)
+                    opened = self._is_opened(session, message)
                 elif not isinstance(message, m.Ping):
                     engine.handle(message, body)
             with contextlib.suppress(TemporaryError):
@@ -320,6 +333,7 @@ class Outbound:
         except DwcpError as error:
             engine.tell_and_abort(error)
         finally:
+            session.end()
             keeper.join()
             self._most_streams = max(self._most_streams, streams.most)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from enum import Enum, auto
 
 from dwcp.errors import DwcpError, RefusedError
@@ -158,12 +159,17 @@ class Planner:
                 return [leaf for leaf in range(file.leaves) if all(n in promised for n in _covering(file, leaf, size))]
         return []
 
-    def hash_what_is_here(self, file: Incoming) -> None:
-        """Fills in the digests of the leaves that the part or the baseline has. Raises OSError or a DwcpError."""
+    def hash_what_is_here(self, file: Incoming, stop: Callable[[], bool]) -> None:
+        """Fills in the digests of the leaves that the part or the baseline has, until `stop` says that nobody cares.
+
+        Raises OSError or a DwcpError.
+        """
         if file.journalled and self._staging.has_part(self._key(file)):
             with file.lock:
                 promised, journalled = self.open_part(file)
             for leaf in promised:
+                if stop():
+                    return
                 self._hash_leaf(file, leaf, file.part.fd if file.part else -1, HERE)
                 if not journalled and file.journal is not None and file.origin[leaf] == HERE:
                     file.journal.add(leaf, bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size]))
@@ -177,6 +183,8 @@ class Planner:
             return
         try:
             for leaf in range(file.leaves):
+                if stop():
+                    return
                 if file.origin[leaf] == NOWHERE:
                     self._hash_leaf(file, leaf, base, BASELINE)
             file.base_size = os.fstat(base).st_size

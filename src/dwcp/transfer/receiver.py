@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, fault, from_code
+from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, fault, from_code
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
@@ -29,7 +29,7 @@ from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.progress import Progress
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
+from dwcp.transfer.work import MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
@@ -39,6 +39,8 @@ HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
 MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
 """A leaf, or what a codec makes of one that does not shrink."""
+MAX_ENTRIES_BODY = m.MAX_ENTRIES_SIZE + 64 * 1024
+"""The only body on the control connection: a list of entries that did not shrink."""
 
 log = structlog.get_logger()
 
@@ -61,6 +63,7 @@ class Receiver:
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
         self._control = control
+        control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
         self._pool = pool
         self._tally = tally
@@ -70,7 +73,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
-        self._is_stream = False
+        self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
@@ -111,6 +114,8 @@ class Receiver:
 
     def close(self) -> None:
         """After it has finished and its streams have ended: gives back everything."""
+        with self._lock:
+            self._closing = True
         self._planning.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
         self._committer.close()
@@ -124,6 +129,12 @@ class Receiver:
             log.warning("the staging directory could not be cleaned", reason=str(error))
         self._staging.close()
         self._root.close()
+
+    def _submit(self, pool: ThreadPoolExecutor, step: Callable[[], None]) -> None:
+        """Has a step done by a helper thread, unless they are given back; the committer may still publish then."""
+        with self._lock:
+            if not self._closing:
+                pool.submit(self._guard, step)
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Runs a step of a helper thread; what fails there ends the transfer."""
@@ -185,12 +196,11 @@ class Receiver:
                 if message.count != self._announced or self._scanned is not None:
                     raise ProtocolError("the peer lost count of its files")
                 self._scanned = message
-                self._planning.submit(self._guard, self._finish_if_done)
+                self._submit(self._planning, self._finish_if_done)
             case m.FileEnd():
                 self._file_end(message)
             case m.IndexRequest():
-                file = self._file(message.file)
-                self._hashing.submit(self._guard, lambda: self._send_index(file, message))
+                self._index_request(message)
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
@@ -204,16 +214,26 @@ class Receiver:
         if number < self._announced and number not in self._files:
             # it has been settled here since the peer spoke of it: messages cross
             return
-        file = self._file(number)
+        file = self._announced_file(number)
         self.progress.failed(reason)
         self._settle(file)
         self._finish_if_done()
 
-    def _file(self, number: int) -> Incoming:
+    def _announced_file(self, number: int) -> Incoming:
         file = self._files.get(number)
         if file is None:
             raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
         return file
+
+    def _file(self, number: int) -> Incoming:
+        file = self._announced_file(number)
+        if not file.wanted:
+            raise ProtocolError(f"the peer sends file {number}, which it was not asked for")
+        return file
+
+    def _file_or_none(self, number: int) -> Incoming | None:
+        """None for what was settled: a copy of something that was sent again and has arrived since."""
+        return self._file(number) if number in self._files else None
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced or self._scanned is not None:
@@ -228,7 +248,7 @@ class Receiver:
         self.progress.add(
             files_total=sum(entry.type != "dir" for entry in entries), bytes_total=sum(entry.size for entry in entries)
         )
-        self._planning.submit(self._guard, lambda: self._plan(message.first, entries))
+        self._submit(self._planning, lambda: self._plan(message.first, entries))
 
     def _check(self, entries: list[m.Entry]) -> None:
         """Raises ProtocolError for entries that no sender makes, before anything is allocated for them."""
@@ -267,10 +287,11 @@ class Receiver:
                     self._planned_done(number, plan)
                 case Plan.WHOLE:
                     self._wanted_bytes += max(entry.size, 1)
+                    file.wanted = True
                     whole.append(number)
                 case Plan.COMPARE:
                     self._wanted_bytes += entry.size
-                    self._hashing.submit(self._guard, partial(self._compare, file))
+                    self._submit(self._hashing, partial(self._compare, file))
         self._flush_done()
         if whole:
             self._control.send(m.Need(files=whole))
@@ -289,7 +310,7 @@ class Receiver:
     def _compare(self, file: Incoming) -> None:
         """Tells the sender what is here of a file: leaves of its unfinished part, or of a baseline."""
         try:
-            self._planner.hash_what_is_here(file)
+            self._planner.hash_what_is_here(file, self.finished.is_set)
         except OSError as error:
             if error.errno in FATAL:
                 raise
@@ -298,28 +319,46 @@ class Receiver:
         except DwcpError as error:
             self._fail(file, error)
             return
+        file.wanted = True
         if any(file.origin):
             self._control.send(m.Need(files=[file.id], base_size=file.base_size), bytes(file.hashes))
         else:
             self._control.send(m.Need(files=[file.id]))
 
-    def _send_index(self, file: Incoming, request: m.IndexRequest) -> None:
+    def _index_request(self, request: m.IndexRequest) -> None:
+        """Answered one at a time for each file, and in parts, so that no peer can make us hold what it doesn't take."""
+        file = self._file(request.file)
         leaves = indexes_of(request.pages, file.leaves)
         if not file.base_size:
             raise ProtocolError("the peer asked for hashes of a baseline that was not offered")
         if len(leaves) * file.leaf_size > MAX_INDEXED or (request.chunks and file.base_size > MAX_CHUNKED):
             raise ProtocolError("the peer asked for more hashes of a baseline than one frame holds")
+        with file.lock:
+            if file.indexing:
+                raise ProtocolError("the peer asked for more hashes of a baseline at once than are allowed")
+            file.indexing = True
+        self._submit(self._hashing, lambda: self._send_index(file, request, leaves))
+
+    def _send_index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> None:
         with file.held() as alive:
             if alive:
-                self._control.send(m.BaseIndex(file=file.id), self._index(file, request, leaves))
+                index = self._index(file, request, leaves)
+                # before it is sent: the answer may be another request
+                file.indexing = False
+                self._control.send(m.BaseIndex(file=file.id), index)
 
     def _index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> bytes:
         base, base_size = self._base_fd(file), file.base_size
         pages = page_hashes(b"")
         for leaf in leaves:
             pages.extend(page_hashes(os.pread(base, file.leaf_size, leaf * file.leaf_size)))
-        chunks = cut(lambda offset, size: os.pread(base, size, offset), base_size if request.chunks else 0)
-        return pack_index(pages, chunks)
+
+        def read(offset: int, size: int) -> bytes:
+            if self.finished.is_set():
+                raise Interrupted("the transfer has ended")
+            return os.pread(base, size, offset)
+
+        return pack_index(pages, cut(read, base_size if request.chunks else 0))
 
     def _base_fd(self, file: Incoming) -> int:
         """The baseline, opened once. Raises OSError, or StorageError when it is gone."""
@@ -405,21 +444,32 @@ class Receiver:
         file = self._files.get(number)
         if file is None:
             return
+        with file.lock:
+            file.damaged += 1
+            too_often = file.damaged > MAX_RESENDS
+        if too_often:
+            self._fail(file, IntegrityError(f"{display(file.entry.path)} arrives damaged again and again: {error}"))
+            return
         self._tally.add("frames_corrupt")
         log.warning("a damaged block is asked for again", path=display(file.entry.path), leaf=leaf, reason=str(error))
         self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)[:1000]))
 
     def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
-        file = self._files.get(block.file)
+        file = self._file_or_none(block.file)
         if file is None:
-            # a copy of something that was sent again and has arrived since
             return
         with file.held() as alive:
             if not alive or file.completing:
                 return
             file.expect(block.leaf, block.size)
-            content, digest = self._decode(file, block, prefix, body)
-            self._write(file, block, content)
+            try:
+                content, digest = self._decode(file, block, prefix, body)
+                self._write(file, block, content)
+            except (IntegrityError, ProtocolError):
+                raise
+            except DwcpError as error:
+                self._fail(file, error)
+                return
             self._settled_bytes(file.arrived(block.leaf, digest))
             if file.journal is not None:
                 file.journal.add(block.leaf, digest)
@@ -479,7 +529,7 @@ class Receiver:
         for packed in pack.files:
             piece = content[at : at + packed.size]
             at += packed.size
-            file = self._files.get(packed.file)
+            file = self._file_or_none(packed.file)
             if file is None or file.completing:
                 continue
             if packed.size != file.size:
@@ -508,7 +558,7 @@ class Receiver:
 
     def _complete_if_whole(self, file: Incoming) -> None:
         if file.is_whole():
-            self._hashing.submit(self._guard, lambda: self._complete_held(file))
+            self._submit(self._hashing, lambda: self._complete_held(file))
 
     def _complete_held(self, file: Incoming) -> None:
         with file.held() as alive:
@@ -530,6 +580,8 @@ class Receiver:
                 return
             fd, _ = self._open_for_writing(file)
             for leaf in range(file.leaves):
+                if self.finished.is_set():
+                    return
                 if file.origin[leaf] == BASELINE:
                     self._copy_from_base(file, leaf, fd)
             os.ftruncate(fd, file.size)
@@ -599,9 +651,7 @@ class Receiver:
             if scanned is None or self._settled < scanned.count or self._finishing:
                 return
             self._finishing = True
-        self._planning.submit(self._guard, lambda: self._finish(scanned))
-
-    _finishing = False
+        self._submit(self._planning, lambda: self._finish(scanned))
 
     def _finish(self, scanned: m.Scanned) -> None:
         problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)

@@ -37,6 +37,7 @@ from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
 from dwcp.transfer.work import (
+    MAX_RESENDS,
     MAX_UNSETTLED,
     PACK_BYTES,
     PACK_FILE,
@@ -50,14 +51,12 @@ from dwcp.transfer.work import (
     weight,
 )
 from dwcp.wire import messages as m
+from dwcp.wire.frames import MAX_BODY
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
 
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
-MAX_RESENDS = 64
-"""Damaged blocks of one file, or streams lost without anything arriving, before it is given up: the link, or the memory
-of one of the ends, is broken."""
 
 log = structlog.get_logger()
 
@@ -80,6 +79,7 @@ class Sender:
         """`idle_seconds`: an idle stream says PING this often."""
         self._source = source
         self._control = control
+        control.max_body = MAX_BODY
         self._hash = HASHES[checksum]
         self._compression = compression
         self._least_leaf = least_leaf
@@ -98,6 +98,7 @@ class Sender:
         self._fruitless = 0
         self._settled_at_loss = -1
         self._scan_complete = True
+        self._scan_told = False
         self._scanner = threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True)
         self.progress = Progress()
         self.finished = threading.Event()
@@ -205,6 +206,7 @@ class Sender:
                 batch, size, heft = [], 0, 0
         if batch:
             self._announce(batch)
+        self._scan_told = True
         self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
 
     def _announce(self, entries: list[m.Entry]) -> None:
@@ -258,7 +260,11 @@ class Sender:
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
+                if self._files or not self._scan_told:
+                    raise ProtocolError(f"the peer has finished, it says, with {len(self._files)} files not settled")
                 self.progress.deleted = message.deleted
+                for line in message.errors:
+                    self._failed(line)
                 self.verified = message.verified and not self.progress.errors
                 self._finish()
             case _:
@@ -274,20 +280,27 @@ class Sender:
             raise ProtocolError(f"the peer speaks of file {number}, which is not under way")
         return file
 
+    def _asked(self, number: int) -> Outgoing:
+        file = self._file(number)
+        if file.asked:
+            raise ProtocolError(f"the peer asked twice for file {number}")
+        file.asked = True
+        return file
+
     def _need(self, message: m.Need, body: bytes) -> None:
         for number in message.files:
             self._answered(self._file(number))
         if body:
             if len(message.files) != 1:
                 raise ProtocolError("the peer sent leaf hashes for more than one file at once")
-            file = self._file(message.files[0])
+            file = self._asked(message.files[0])
             if len(body) % self._hash.size:
                 raise ProtocolError("the peer sent leaf hashes of a wrong size")
             file.have = body
             file.base_size = message.base_size if self._compression.delta else 0
             self._begin(file, Mode.COMPARE)
             return
-        wanted = [self._file(number) for number in message.files]
+        wanted = [self._asked(number) for number in message.files]
         self._work.add_small(file for file in wanted if file.size <= PACK_FILE and file.entry.type == "file")
         for file in wanted:
             if file.size > PACK_FILE or file.entry.type == "stream":
@@ -300,16 +313,12 @@ class Sender:
                 self._unanswered_bytes -= file.entry.size
 
     def _begin(self, file: Outgoing, mode: Mode) -> None:
-        if file.pending or file.ended:
-            raise ProtocolError(f"the peer asked twice for file {file.id}")
         if file.entry.type == "stream":
             file.listed = False
             threading.Thread(
                 target=self._guard, args=(lambda: self._feed(file, mode),), name="dwcp-feed", daemon=True
             ).start()
             return
-        if file.size > PACK_FILE and not file.hashes:
-            raise ProtocolError(f"the peer asked again for file {file.id}")
         if not file.hashes:
             file.hashes = bytearray(file.leaves * file.hash_size)
         file.pending = file.leaves
@@ -361,10 +370,12 @@ class Sender:
 
     def _base_index(self, message: m.BaseIndex, body: bytes) -> None:
         file = self._file(message.file)
+        with file.lock:
+            if not file.indexing:
+                raise ProtocolError(f"the peer sent an index of file {file.id} that was not asked for")
+            file.indexing = False
         index = unpack_index(body, file.base_size)
         with file.lock:
-            if not file.segment or file.pending:
-                raise ProtocolError(f"the peer sent an index of file {file.id} that was not asked for")
             if file.index is not None:
                 index = replace(index, chunks=file.index.chunks)
             file.index = index
@@ -404,7 +415,10 @@ class Sender:
             raise IntegrityError(
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
-        for leaf in leaves:
+        with file.lock:
+            # anything else was never sent, or has arrived in another copy
+            under_way = [leaf for leaf in leaves if leaf in file.unacked or PACKED in file.unacked]
+        for leaf in under_way:
             self._again(file, leaf)
 
     def _again(self, file: Outgoing, leaf: int) -> None:
@@ -454,14 +468,15 @@ class Sender:
 
     def _forget(self, file: Outgoing) -> None:
         self._answered(file)
-        with file.lock:
-            reader, file.reader = file.reader, None
-        if reader is not None:
-            reader.close()
         with self._condition:
             if self._files.pop(file.id, None) is not None:
                 self._unsettled -= weight(file.entry, self._least_leaf)
             self._condition.notify_all()
+        with file.lock:
+            file.forgotten = True
+            reader, file.reader = file.reader, None
+        if reader is not None:
+            reader.close()
 
     def _failed(self, line: str) -> None:
         log.warning("a file could not be sent", reason=line)
@@ -666,6 +681,7 @@ class Sender:
                 file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
                 changed = len(file.segment) + len(file.changed)
                 # content that only changed in place is found by its pages; an index of chunks costs more
+                file.indexing = True
                 chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
                 chunks = chunks and file.base_size <= MAX_CHUNKED
             self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
@@ -676,7 +692,7 @@ class Sender:
             self._give_up(file, error)
             return
         root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
-        file.ended = True
+        file.index = None
         runs = runs_of(sorted(file.unchanged))
         pieces = [runs[at : at + m.MAX_RUNS] for at in range(0, len(runs), m.MAX_RUNS)] or [[]]
         for piece in pieces[:-1]:
@@ -692,6 +708,8 @@ class Sender:
 
     def _reader(self, file: Outgoing) -> Reader:
         with file.lock:
+            if file.forgotten:
+                raise Interrupted(f"{display(file.entry.path)} is not being sent any more")
             if file.reader is None:
                 file.reader = self._source.open(file.entry)
             return file.reader

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError
+from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
 from dwcp.transfer.board import Role, State, TransferStatus
@@ -23,7 +21,7 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import ENTRY_BYTES, Sender
-from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
@@ -123,7 +121,7 @@ class ServedSession:
     def _lost(self, error: DwcpError) -> None:
         if self.busy:
             log.warning("a session broke off", peer=self.peer, reason=str(error))
-        if isinstance(error, ProtocolError) and self._engine is None:
+        if self._engine is None and not isinstance(error, TemporaryError | Interrupted):
             try:
                 self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
             except DwcpError as gone:
@@ -169,7 +167,7 @@ class ServedSession:
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
             self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
-            self._drain()
+            part(self._channel)
             return
         with self._lock:
             self._engine = engine
@@ -202,38 +200,36 @@ class ServedSession:
             board.end(name, state, text)
             log.info("transfer ended", transfer=name, state=state, reason=text)
 
-    def _drain(self) -> None:
-        """Reads what the peer sent before it could know that it is refused: a connection that is closed over unread
-        bytes is reset, and a reset takes the answer with it (RFC 9293, 3.10.4)."""
-        self._channel.link.set_read_timeout(PARTING)
-        deadline = time.monotonic() + PARTING
-        with contextlib.suppress(EOFError, DwcpError):
-            # it has been told; how it leaves is its own affair
-            while time.monotonic() < deadline:
-                self._channel.receive()
-
     def _control(self, engine: Sender | Receiver) -> None:
-        leaving = False
-        while True:
-            try:
-                message, body = self._channel.receive()
-            except EOFError:
-                if engine.finished.is_set():
-                    return
-                raise
-            if isinstance(message, m.Bye):
-                if not engine.finished.is_set():
-                    raise EOFError
-                return
-            if not isinstance(message, m.Ping) and not engine.finished.is_set():
-                engine.handle(message, body)
-                if engine.finished.is_set():
-                    # the peer may wait for a word: its own end of the transfer was reached before ours
-                    self._channel.send(m.Bye())
-            if engine.finished.is_set() and not leaving:
-                # parts stay locked until the session ends: however lively the peer is, it has to go
-                leaving = True
-                shutdown_later(self._channel.link)
+        parting: threading.Timer | None = None
+        try:
+            while self._hear(engine):
+                if engine.finished.is_set() and parting is None:
+                    # parts stay locked until the session ends: however lively the peer is, it has to go
+                    parting = shutdown_later(self._channel.link)
+        finally:
+            if parting is not None:
+                parting.cancel()
+
+    def _hear(self, engine: Sender | Receiver) -> bool:
+        """One message for the transfer; false when the peer has left. Raises EOFError where that is too early."""
+        try:
+            message, body = self._channel.receive()
+        except EOFError:
+            if engine.finished.is_set():
+                return False
+            raise
+        if isinstance(message, m.Bye):
+            # a receiver's FINISHED can be answered before its own thread has noted the end
+            if not engine.finished.wait(PARTING):
+                raise EOFError
+            return False
+        if not isinstance(message, m.Ping) and not engine.finished.is_set():
+            engine.handle(message, body)
+            if engine.finished.is_set():
+                # the peer may wait for a word: its own end of the transfer was reached before ours
+                self._channel.send(m.Bye())
+        return True
 
     def run_stream(self, number: int, channel: Channel) -> None:
         """A data connection of this session, in its own thread."""

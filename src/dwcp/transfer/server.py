@@ -12,6 +12,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import structlog
 
@@ -21,6 +23,7 @@ from dwcp.links import sockopts
 from dwcp.links.endpoints import listen, take_over
 from dwcp.links.sockopts import Effective
 from dwcp.store.identity import Identity
+from dwcp.supervise.admission import Admission, AdmissionSettings
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import TransportCounters
@@ -28,15 +31,25 @@ from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import INSTEAD, REQUIRED
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import answer_stream, check_certificate, dial_session, respond
+from dwcp.transfer.session import answer_stream, check_certificate, dial_session, part, respond
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY_BEFORE_WELCOME
+from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
 from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
 """Seconds before the next try, where accepting failed for want of descriptors."""
+UNKNOWN_PEER = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
+UNKNOWN_SESSION = "a data connection was refused: its session is over, or is not of this node"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A connection that has not proved itself, and when that has to be over (monotonic seconds)."""
+
+    address: str
+    deadline: float
 
 
 class TransportServer:
@@ -47,8 +60,16 @@ class TransportServer:
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._sessions: dict[bytes, ServedSession] = {}
-        self._pending: dict[socket.socket, float] = {}
-        """When each handshake has to be over. The keys are duplicates: TLS takes the accepted one over."""
+        security = config.security
+        self._admission = Admission(
+            AdmissionSettings(
+                security.max_pending_handshakes,
+                security.max_pending_per_address,
+                security.failed_handshakes_per_minute,
+            )
+        )
+        self._pending: dict[socket.socket, _Pending] = {}
+        """By guard: a second descriptor of the connection, because TLS takes the accepted one over."""
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
 
@@ -81,6 +102,9 @@ class TransportServer:
                 # wakes the accepting thread; fails only where it never listened
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        with self._lock:
+            # nobody looks after their deadlines any more
+            _shut_down(self._pending)
         deadline = time.monotonic() + grace_seconds
         for session in self._all_sessions():
             if session.busy:
@@ -143,9 +167,8 @@ class TransportServer:
 
     def self_probe(self) -> float:
         """Seconds of a round trip through the node's own listener, handshake included. Raises a DwcpError."""
-        host, port = self.address
-        reachable = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104
-        target = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
+        host, port = self._reachable()
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return ping(self.node, target, self.node.identity.fingerprint)
 
     def check_rdma(self) -> str | None:
@@ -161,6 +184,18 @@ class TransportServer:
             return f"RDMA with {peer} failed ({reason}); {INSTEAD}"
         return None
 
+    def kept_out_since(self, since: float) -> str:
+        """Why this machine's own connections to it were refused as those of strangers are; empty when none was since
+        then (monotonic seconds)."""
+        host, _ = self._reachable()
+        with self._lock:
+            return self._admission.refused_since(host, since, time.monotonic())
+
+    def _reachable(self) -> tuple[str, int]:
+        """(host, port) for a connection from here, whose own address is the same host then."""
+        host, port = self.address
+        return {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host), port  # noqa: S104
+
     # -- accepting -----------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
@@ -174,57 +209,65 @@ class TransportServer:
                 log.warning("cannot accept a connection", reason=str(error))
                 self._stopping.wait(ACCEPT_PAUSE)
                 continue
-            with self._lock:
-                full = len(self._pending) >= self.node.config.security.max_pending_handshakes
-            if full:
-                self._refused(str(address[0]), RefusedError("too many handshakes at once (max_pending_handshakes)"))
-                sock.close()
-                continue
+            caller = str(address[0])
             try:
-                self._begin(sock, str(address[0]))
+                self._begin(sock, caller)
+            except RefusedError as error:
+                self._refused(caller, error)
+                sock.close()
             except (OSError, RuntimeError) as error:
-                self._refused(str(address[0]), TemporaryError(f"no descriptor or thread to serve it: {error}"))
+                self._refused(caller, TemporaryError(f"no descriptor or thread to serve it: {error}"))
                 sock.close()
                 self._stopping.wait(ACCEPT_PAUSE)
 
     def _begin(self, sock: socket.socket, address: str) -> None:
-        """Serves a connection in its own thread. Raises OSError or RuntimeError where there is nothing left for it."""
+        """Serves a connection in its own thread. Raises RefusedError where it may have none, OSError or RuntimeError
+        where there is nothing left for it."""
         guard = sock.dup()
-        thread = threading.Thread(target=self._serve, args=(sock, guard, address), name="dwcp-serve", daemon=True)
-        with self._lock:
-            self._pending[guard] = time.monotonic() + self.node.config.security.handshake_timeout
         try:
-            thread.start()
-        except RuntimeError:
-            self._settle(guard)
+            self._enter(guard, address)
+            threading.Thread(target=self._serve, args=(sock, guard, address), name="dwcp-serve", daemon=True).start()
+        except (RefusedError, RuntimeError):
+            # what is our own want is not its failure
+            self._settle(guard, self._admission.proved)
             raise
+
+    def _enter(self, guard: socket.socket, address: str) -> None:
+        """Takes a place for the handshake. Raises RefusedError."""
+        now = time.monotonic()
+        with self._lock:
+            # asked under the lock, so that `stop` finds whoever came in before
+            reason = "the node is stopping" if self._stopping.is_set() else self._admission.arrive(address, now)
+            if reason:
+                raise RefusedError(reason)
+            self._pending[guard] = _Pending(address, now + self.node.config.security.handshake_timeout)
+
+    def _settle(self, guard: socket.socket, event: Callable[[str, float], None]) -> None:
+        """The handshake is over and its place is free; `event` of `Admission` says how. May be called again, the first
+        word counts."""
+        with self._lock:
+            pending = self._pending.pop(guard, None)
+            guard.close()
+            if pending is not None:
+                event(pending.address, time.monotonic())
 
     def _reap(self, listener: socket.socket) -> None:
         """Ends handshakes that take too long, however lively they drip."""
         while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
             now = time.monotonic()
             with self._lock:
-                late = [guard for guard, deadline in self._pending.items() if deadline < now]
-                for guard in late:
-                    with contextlib.suppress(OSError):
-                        # the connection may have ended by itself
-                        guard.shutdown(socket.SHUT_RDWR)
-
-    def _settle(self, guard: socket.socket) -> None:
-        """The handshake is over, one way or the other; may be called again."""
-        with self._lock:
-            self._pending.pop(guard, None)
-            guard.close()
+                _shut_down(guard for guard, pending in self._pending.items() if pending.deadline < now)
 
     def _serve(self, sock: socket.socket, guard: socket.socket, address: str) -> None:
         channel: Channel | None = None
+        message: m.Message | None = None
         with self._lock:
             self._threads.add(threading.current_thread())
         try:
             credentials = self.node.credentials()
             settings = self.node.link_settings(credentials)
             link = take_over(sock, settings, self.node.config.security.handshake_timeout)
-            channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+            channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
             message, head, _ = channel.receive_head()
             if isinstance(message, m.Hello):
                 self._serve_session(credentials, channel, message, head, guard)
@@ -234,12 +277,14 @@ class TransportServer:
                 raise ProtocolError(f"a connection begins with a {type(message).__name__}")
         except EOFError:
             log.debug("a connection ended before it began", address=address)
+            if channel is None:
+                self._settle(guard, self._admission.left)
         except DwcpError as error:
             self._refused(address, error)
             if channel is not None:
-                self._explain(channel, error)
+                self._explain(channel, error, joins_session=isinstance(message, m.Join))
         finally:
-            self._settle(guard)
+            self._settle(guard, self._admission.failed)
             with self._lock:
                 self._threads.discard(threading.current_thread())
             if channel is not None:
@@ -248,21 +293,29 @@ class TransportServer:
                 sock.close()
 
     def _admitted(self, guard: socket.socket, channel: Channel) -> None:
-        self._settle(guard)
+        self._settle(guard, self._admission.proved)
+        channel.max_head = MAX_HEAD
         channel.link.set_read_timeout(self.node.config.transport.read_timeout)
 
     def _refused(self, address: str, error: DwcpError) -> None:
         self.node.tally.add("refused")
-        log.warning("a connection was refused", address=address, code=error.code, reason=str(error))
+        with self._lock:
+            untold = self._admission.tell(address, time.monotonic())
+        if untold is not None:
+            more = {"not_logged_before": untold} if untold else {}
+            log.warning("a connection was refused", address=address, code=error.code, reason=str(error), **more)
 
-    def _explain(self, channel: Channel, error: DwcpError) -> None:
+    def _explain(self, channel: Channel, error: DwcpError, *, joins_session: bool) -> None:
         """Tells the other end why, in words that give a stranger nothing to work with."""
-        stranger = isinstance(error, AuthenticationError)
-        ask = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
-        text = ask if stranger else str(error)
+        text = str(error)
+        if isinstance(error, AuthenticationError):
+            text = UNKNOWN_SESSION if joins_session else UNKNOWN_PEER
         with contextlib.suppress(DwcpError):
             # it may be gone, or never have spoken the protocol
             channel.send(m.Error(code=error.code, message=text[:4000]))
+            if isinstance(error, AuthenticationError):
+                # it may have asked for something already
+                part(channel)
 
     def _serve_session(
         self, credentials: Credentials, channel: Channel, hello: m.Hello, head: bytes, guard: socket.socket
@@ -310,6 +363,14 @@ class TransportServer:
     def _all_sessions(self) -> list[ServedSession]:
         with self._lock:
             return list(self._sessions.values())
+
+
+def _shut_down(sockets: Iterable[socket.socket]) -> None:
+    """Whoever reads or writes there finds it ended."""
+    for sock in sockets:
+        with contextlib.suppress(OSError):
+            # the connection may have ended by itself
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def ping(node: Node, address: str, fingerprint: str) -> float:

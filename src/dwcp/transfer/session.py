@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
+from dwcp.config.model import BY_AUTHORITY
 from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, UnreachableError, from_code
-from dwcp.links.endpoints import dial
+from dwcp.links.endpoints import connect, dial, secure
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
 from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import Resumption, TlsLink
-from dwcp.links.ucx import UcxEnd, UcxLink
+from dwcp.links.ucx import UcxEnd
 from dwcp.store.identity import public_key_of
+from dwcp.transfer.ahead import Ahead
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
+from dwcp.tuning.leaves import FAR
 from dwcp.wire import messages as m
-from dwcp.wire.frames import MAX_BODY, MAX_BODY_BEFORE_WELCOME
-from dwcp.wire.handshake import RDMA, Initiator, Responder, fingerprint, join
+from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
+from dwcp.wire.handshake import RDMA, Initiator, Objection, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
 
@@ -29,10 +34,11 @@ log = structlog.get_logger()
 
 LIVELY = 3
 """Signs of life in each read timeout, so that two may be lost."""
-
-
 PARTING = 2.0
 """Seconds that a peer gets to end a connection in good order."""
+DIALS_AT_ONCE = 32
+"""Connections that are begun at one time, so that twelve transfers fit what a peer takes from one address
+(security.max_pending_per_address)."""
 
 
 class Heartbeat:
@@ -64,31 +70,47 @@ class Standby:
     """A proved session that nobody uses yet: it says signs of life until somebody takes it over."""
 
     def __init__(self, session: Dialled, read_timeout: float) -> None:
-        self.channel = session.channel
-        self._session: Dialled | None = session
+        self.session = session
+        self._free = True
         self._heartbeat = Heartbeat(session.channel, read_timeout)
         self._heartbeat.__enter__()
 
     def take(self) -> Dialled | None:
         """The session, for its only user; None when it was taken before."""
-        session, self._session = self._session, None
+        free, self._free = self._free, False
         self._heartbeat.__exit__()
-        return session
+        return self.session if free else None
 
 
-def shutdown_later(link: Link) -> None:
-    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message."""
+def shutdown_later(link: Link) -> threading.Timer:
+    """Ends a connection whose peer has just been told why and should end it; at once would destroy the message.
+
+    Whoever sees the peer leave by itself may cancel it.
+    """
     timer = threading.Timer(PARTING, link.shutdown)
     timer.daemon = True
     timer.start()
+    return timer
 
 
-@dataclass(frozen=True, slots=True)
+def part(channel: Channel) -> None:
+    """Reads what a peer sent before it could know that it is refused, until it leaves: a connection that is closed over
+    unread bytes is reset, and a reset takes the answer with it (RFC 9293, 3.10.4)."""
+    timer = shutdown_later(channel.link)
+    scratch = memoryview(bytearray(4096))
+    with contextlib.suppress(EOFError, DwcpError):
+        # it has been told; how it leaves is its own affair
+        while True:
+            channel.link.receive_into(scratch)
+    timer.cancel()
+
+
+@dataclass(slots=True)
 class Dialled:
-    """A session as its initiator holds it."""
+    """A session as its initiator holds it. The peer has proved who it is. That it takes us, its WELCOME will tell; it
+    comes like an answer to the first request, and without it no data connection joins."""
 
     channel: Channel
-    welcome: m.Welcome
     peer_key: bytes
     effective: Effective
     node_name: str
@@ -98,34 +120,81 @@ class Dialled:
     resumption: Resumption
     rdma: bool
     """Both ends have said that they can."""
+    ahead: Ahead
+    _welcome: m.Welcome | None = None
+    _decided: threading.Event = field(default_factory=threading.Event)
+
+    def admit(self, welcome: m.Welcome) -> None:
+        """Whoever reads the control connection has got it. Raises ProtocolError for a second one."""
+        if self._welcome is not None:
+            raise ProtocolError(f"{self.channel.link.description}: the peer says WELCOME twice")
+        self._welcome = welcome
+        self._decided.set()
+
+    def wait_welcome(self) -> m.Welcome:
+        """Raises UnreachableError when the session has ended without."""
+        self._decided.wait()
+        if self._welcome is None:
+            raise UnreachableError(
+                f"{self.channel.link.description}: the session ended before its first data connection"
+            )
+        return self._welcome
+
+    def end(self) -> None:
+        """Nobody reads the control connection any more: whoever waits for WELCOME waits in vain."""
+        self._decided.set()
+        self.ahead.close()
 
 
-def dial_session(node: Node, address: str, pinned: str) -> Dialled:
-    """Connects and proves both identities. Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or
-    AuthenticationError."""
-    credentials, resumption = node.credentials(), Resumption()
-    link, effective = dial(address, node.link_settings(credentials), resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
-    introduction = node.introduction(credentials)
+def dial_session(node: Node, address: str, expected: str) -> Dialled:
+    """A session that the peer has agreed to. Raises as `begin_session`; AuthenticationError also when the peer does not
+    know this node."""
+    session = begin_session(node, address, expected)
     try:
-        initiator = Initiator(introduction, pinned)
+        welcome, _ = _expect(session.channel, m.Welcome)
+        session.admit(welcome)
+    except EOFError as error:
+        session.channel.link.close()
+        raise _turned_away(address) from error
+    except DwcpError:
+        session.channel.link.close()
+        raise
+    return session
+
+
+def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Dialled:
+    """Connects and proves both identities; `expected` as `probe.address_of` gives it. On long links, `ahead`
+    connections for streams are begun meanwhile.
+
+    Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or AuthenticationError.
+    """
+    credentials, resumption = node.credentials(), Resumption()
+    settings = node.link_settings(credentials)
+    link, effective = dial(address, settings, resumption)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
+    spare = Ahead(address, settings)
+    if (link.round_trip_seconds() or 0.0) >= FAR:
+        spare.begin(min(ahead, DIALS_AT_ONCE))
+    try:
+        introduction = node.introduction(credentials)
+        initiator = Initiator(introduction, _expectation(node, expected))
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
         answer = initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
         channel.send(answer)
-        welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
+        spare.close()
         link.close()
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _turned_away(address) from error
     except DwcpError:
+        spare.close()
         link.close()
         raise
-    channel.max_body = MAX_BODY
+    channel.max_head = MAX_HEAD
     return Dialled(
         channel,
-        welcome,
         reply.key,
         effective,
         reply.node,
@@ -133,6 +202,7 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
         credentials,
         resumption,
         RDMA in introduction.also and RDMA in reply.features,
+        spare,
     )
 
 
@@ -141,28 +211,44 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     `dial_session`."""
     credentials = node.credentials()
     link, _ = dial(address, node.link_settings(credentials))
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), None)
+        initiator = Initiator(node.introduction(credentials), lambda _: "")
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
         initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
     except EOFError as error:
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise _turned_away(address) from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
 
 
-def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
-    """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
-    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+def _turned_away(address: str) -> UnreachableError:
+    """Worth another try: a peer that is full, or stopping, has no more to say than this."""
+    return UnreachableError(
+        f"{address} closed the connection during the handshake: it has too many at a time, is stopping, or wants TLS; "
+        f"its log says which"
+    )
+
+
+def _expectation(node: Node, expected: str) -> str | Objection:
+    kind, _, name = expected.partition(":")
+    return partial(node.objection, name) if kind == BY_AUTHORITY else expected
+
+
+def dial_stream(node: Node, address: str, session: Dialled, number: int, rdma: bytes = b"") -> Channel:
+    """A further connection of a session; `confirm_stream` tells whether the peer takes it. `rdma`: see `m.Join`. Raises
+    as `dial_session`."""
+    settings = node.link_settings(session.credentials)
+    sock = session.ahead.take() or connect(address, settings)[0]
+    link = secure(sock, address, settings, session.resumption)
+    channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
         check_certificate(channel, session.peer_key)
-        channel.send(join(session.welcome, number))
+        channel.send(join(session.wait_welcome(), number, rdma))
     except DwcpError:
         link.close()
         raise
@@ -172,51 +258,50 @@ def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Chan
 def dial_stream_over_rdma(node: Node, address: str, session: Dialled, number: int, end: UcxEnd) -> Channel:
     """As `dial_stream`, but the peer has confirmed it already: over RDMA where it can, else over what carried the JOIN.
     Raises as `dial_session`."""
-    link, _ = dial(address, node.link_settings(session.credentials), session.resumption)
-    channel = Channel(link, MAX_BODY_BEFORE_WELCOME)
+    channel = dial_stream(node, address, session, number, end.address)
     try:
-        check_certificate(channel, session.peer_key)
-        channel.send(join(session.welcome, number, end.address))
         joined = confirm_stream(channel)
-        if not joined.rdma:
-            return channel
-        return Channel(_over_rdma(node, end, joined.rdma, link), MAX_BODY_BEFORE_WELCOME)
+        return _onto_rdma(node, end, joined.rdma, channel) if joined.rdma else channel
     except DwcpError:
-        link.close()
+        channel.link.close()
         raise
 
 
 def answer_stream(node: Node, channel: Channel, theirs: bytes) -> Channel:
     """The responder's side: what the stream goes over from now on. Raises as `dial_session`; where RDMA is wanted and
     cannot be had, UnreachableError only with transport.rdma_required."""
-    link = channel.link
     ours, over = b"", channel
-    if theirs and node.rdma.enabled and isinstance(link, TcpLink | TlsLink):
+    if theirs and node.rdma.enabled:
         try:
             end = node.rdma.open()
-            ours, over = end.address, Channel(_over_rdma(node, end, theirs, link), channel.max_body)
+            ours, over = end.address, _onto_rdma(node, end, theirs, channel)
         except UnreachableError as error:
             if node.rdma.required:
                 raise
-            log.warning("a stream goes over TCP", link=link.description, reason=str(error))
+            log.warning("a stream goes over TCP", link=channel.link.description, reason=str(error))
     elif node.rdma.required:
         raise RefusedError("this node takes blocks over RDMA only (transport.rdma_required)")
     channel.send(m.Joined(rdma=ours))
     return over
 
 
-def _over_rdma(node: Node, end: UcxEnd, theirs: bytes, link: TcpLink | TlsLink) -> UcxLink:
-    transport = node.config.transport
-    return end.connect(theirs, link, read_timeout=transport.read_timeout, write_timeout=transport.write_timeout)
+def _onto_rdma(node: Node, end: UcxEnd, theirs: bytes, channel: Channel) -> Channel:
+    companion, transport = channel.link, node.config.transport
+    if not isinstance(companion, TcpLink | TlsLink):
+        raise UnreachableError(f"{companion.description} cannot be the companion of a UCX link")
+    link = end.connect(theirs, companion, read_timeout=transport.read_timeout, write_timeout=transport.write_timeout)
+    return Channel(link, channel.max_body, channel.max_head)
 
 
 def confirm_stream(channel: Channel) -> m.Joined:
     """Waits for the peer's word on a connection that joined a session. Raises as `dial_session`."""
     try:
-        return _expect(channel, m.Joined)[0]
+        joined, _ = _expect(channel, m.Joined)
     except EOFError as error:
         description = channel.link.description
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
+    channel.max_head = MAX_HEAD
+    return joined
 
 
 def respond(
@@ -231,7 +316,6 @@ def respond(
     auth, _ = _expect(channel, m.Auth)
     name = responder.accept(auth)
     channel.send(welcome)
-    channel.max_body = MAX_BODY
     return name
 
 

@@ -16,7 +16,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import PARTING, Dialled, confirm_stream, dial_stream, dial_stream_over_rdma
+from dwcp.transfer.session import DIALS_AT_ONCE, PARTING, Dialled, confirm_stream, dial_stream, dial_stream_over_rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.rate import RateLimit
 from dwcp.tuning.streams import Sample, StreamTuner
@@ -25,8 +25,6 @@ LOOK = 0.02
 """Seconds between looks at whether more streams would find work: under one round trip of the links this is made for."""
 FAILURES = 5
 """Connections that may fail in a row before the session is given up."""
-DIALS_AT_ONCE = 32
-"""Half of what a peer takes before it has seen who calls (security.max_pending_handshakes)."""
 RDMA_STREAMS = 8
 """Streams of a transfer over RDMA at one time: the device does the work of many, and each keeps buffers of its own in
 memory that cannot be swapped."""

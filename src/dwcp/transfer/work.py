@@ -29,6 +29,8 @@ PACK_FILE = 128 * 1024
 PACK_BYTES = 1024 * 1024
 
 
+MAX_RESENDS = 64
+"""Damaged blocks of one file before it is given up, by either end: the link, the memory, or the peer is broken."""
 LEAVES_A_FILE = 128
 """Leaves whose hashes take as much memory as everything else about a file, some 2 to 4 KiB."""
 MAX_UNSETTLED = 8192
@@ -65,11 +67,15 @@ class Outgoing:
     """Digests of the leaves, in order; `hash_size` bytes each."""
     have: bytes = b""
     """The receiver's digests of its leaves; zeros where it has none."""
+    asked: bool = False
+    """The receiver wants it, and has said so; it says so once."""
     base_size: int = 0
     """Of the baseline that the receiver can give finer hashes of; 0: none."""
     index: Index | None = None
     segment: list[int] = field(default_factory=list)
     """The changed leaves that `index.pages` is about."""
+    indexing: bool = False
+    """INDEX_REQUEST was sent and not answered."""
     changed: list[int] = field(default_factory=list)
     """Leaves to be sent as deltas, not in a segment yet."""
     unchanged: list[int] = field(default_factory=list)
@@ -77,12 +83,12 @@ class Outgoing:
     """Tasks of the present phase that are not done."""
     listed: bool = True
     """No further task will be added to the present phase; false while a stream is still being read."""
-    ended: bool = False
-    """FILE_END was sent."""
     answered: bool = False
     """The receiver has said what it needs of it."""
     unacked: dict[int, int] = field(default_factory=dict)
     """Leaf (or PACKED) to the stream that carried it last."""
+    forgotten: bool = False
+    """It is settled: nobody may open it again."""
     settled_bytes: int = 0
     resends: int = 0
 
@@ -145,8 +151,13 @@ class Work:
 
     def add_leaves(self, file: Outgoing, leaves: Iterable[int], count: int, mode: Mode) -> None:
         """`count` leaves, taken from `leaves` one by one as streams become free."""
+        job = (file, iter(leaves), mode)
         with self._condition:
-            self._jobs.append((file, iter(leaves), mode))
+            # deltas first: an index is held until they are through, and takes some 20 MiB for a large image
+            if mode is Mode.DELTA:
+                self._jobs.appendleft(job)
+            else:
+                self._jobs.append(job)
             self._leaves_left += count
             self._condition.notify_all()
 

@@ -32,14 +32,16 @@ MAGIC = b"DW"
 PREFIX_SIZE = 40
 MAX_HEAD = 256 * 1024
 """The largest head in use is a DONE with two full lists of runs, under 200 KB."""
+MAX_HEAD_BEFORE_WELCOME = 32 * 1024
+"""The largest is a HELLO with the longest of everything, under 26 KB."""
 MAX_BODY = 32 * 1024 * 1024
 """The largest body in use is a leaf hash list of the largest file, 2**20 leaves of 32 bytes."""
-MAX_BODY_BEFORE_WELCOME = 0
-"""Somebody who has not proved who they are can make us allocate one head, and nothing more."""
+NO_BODY = 0
+"""Handshakes and requests have none: until a transfer begins, a peer can make us allocate a head and nothing more."""
 
 _PREFIX = struct.Struct(">2sBBII16sQ")
 _CHECK = struct.Struct(">I")
-_NO_BODY = bytes(16)
+_EMPTY_HASH = bytes(16)
 
 
 class FrameError(ProtocolError):
@@ -78,14 +80,14 @@ def seal(kind: int, head: bytes, body: Buffer | None = None, body_hash: bytes | 
     """
     size = memoryview(body).nbytes if body is not None else 0
     if body is None or size == 0:
-        body_hash = _NO_BODY
+        body_hash = _EMPTY_HASH
     elif body_hash is None:
         body_hash = xxhash.xxh3_128_digest(body)
     prefix = _PREFIX.pack(MAGIC, kind, 0, len(head), size, body_hash, xxhash.xxh3_64_intdigest(head))
     return prefix + _CHECK.pack(_check(prefix)) + head
 
 
-def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
+def parse_prefix(raw: bytes, max_body: int = MAX_BODY, max_head: int = MAX_HEAD) -> Prefix:
     """Reads the PREFIX_SIZE bytes that begin a frame. Raises FrameError, before anything is allocated for it."""
     magic, kind, zero, head_size, body_size, body_hash, head_hash = _PREFIX.unpack_from(raw)
     if magic != MAGIC:
@@ -94,8 +96,8 @@ def parse_prefix(raw: bytes, max_body: int = MAX_BODY) -> Prefix:
         raise FrameError("a frame's prefix does not match its check: the stream was corrupted on the way")
     if zero:
         raise FrameError(f"a frame of type {kind} has unknown flags {zero:#04x}")
-    if head_size > MAX_HEAD:
-        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {MAX_HEAD} are allowed")
+    if head_size > max_head:
+        raise FrameError(f"a frame of type {kind} claims a head of {head_size} bytes; {max_head} are allowed here")
     if body_size > max_body:
         raise FrameError(f"a frame of type {kind} claims a body of {body_size} bytes; {max_body} are allowed here")
     return Prefix(kind, head_size, body_size, body_hash, head_hash)

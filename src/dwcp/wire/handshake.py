@@ -37,8 +37,25 @@ RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
 
 Sign = Callable[[bytes], bytes]
-Trust = Callable[[str], str | None]
-"""From a fingerprint to the name that the configuration gives its owner; None for a stranger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who the other end says that it is; its key is proved."""
+
+    node: str
+    key: bytes
+    certificate: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.key)
+
+
+Trust = Callable[[Claim], str]
+"""The name that a peer goes by here. Raises AuthenticationError for a stranger."""
+Objection = Callable[[Claim], str]
+"""Why the other end is not who it should be; empty when it is."""
 
 
 def fingerprint(key: bytes) -> str:
@@ -54,6 +71,7 @@ class Introduction:
     key: bytes
     nonce: bytes
     sign: Sign
+    certificate: bytes = b""
     also: tuple[str, ...] = ()
     """Features beyond those of every node."""
 
@@ -61,12 +79,17 @@ class Introduction:
 class Initiator:
     """The end that dialled. Call `hello`, then `answer` with what came, in this order."""
 
-    def __init__(self, me: Introduction, expected: str | None) -> None:
-        """`expected`: the fingerprint that is pinned for the peer; None only to find out which it has."""
+    def __init__(self, me: Introduction, expected: str | Objection) -> None:
+        """`expected`: the fingerprint that is pinned for the peer, or what else has to be asked about it."""
         self._me = me
         self._expected = expected
         self._hello = Hello(
-            versions=list(VERSIONS), node=me.node, key=me.key, nonce=me.nonce, features=[*FEATURES, *me.also]
+            versions=list(VERSIONS),
+            node=me.node,
+            key=me.key,
+            nonce=me.nonce,
+            features=[*FEATURES, *me.also],
+            certificate=me.certificate,
         )
 
     def hello(self) -> Hello:
@@ -80,7 +103,13 @@ class Initiator:
         if reply.version not in VERSIONS:
             raise VersionError(_version_text(reply.node, [reply.version]))
         found = fingerprint(reply.key)
-        if self._expected is not None and found != self._expected:
+        if not isinstance(self._expected, str):
+            objection = self._expected(Claim(reply.node, reply.key, reply.certificate))
+            if objection:
+                raise AuthenticationError(
+                    f"the node that answers calls itself {reply.node!r} and has fingerprint {found}, but {objection}"
+                )
+        elif found != self._expected:
             raise AuthenticationError(
                 f"the node that answers calls itself {reply.node!r} and has fingerprint {found}, but {self._expected} "
                 f"is pinned for it; if the peer was set up anew, put its new fingerprint (`dwcp id` there) into peers"
@@ -110,25 +139,19 @@ class Responder:
             key=self._me.key,
             nonce=self._me.nonce,
             features=[*FEATURES, *self._me.also],
+            certificate=self._me.certificate,
         )
         self._hello = hello
         self._transcript = _transcript(hello_head, encode(reply))
         return reply, Auth(signature=self._me.sign(b"dwcp responder" + self._transcript))
 
     def accept(self, auth: Auth) -> str:
-        """The configured name of the peer, proved. Raises AuthenticationError."""
+        """The name that the peer goes by here, proved. Raises AuthenticationError."""
         hello = self._hello
         if hello is None:
             raise ProtocolError("the peer sent its AUTH before its HELLO")
         _verify(hello.key, b"dwcp initiator" + self._transcript, auth.signature, hello.node)
-        found = fingerprint(hello.key)
-        name = self._trust(found)
-        if name is None:
-            raise AuthenticationError(
-                f"node {self._me.node!r} does not know {hello.node!r} with fingerprint {found}; "
-                f"add it to peers in the configuration there"
-            )
-        return name
+        return self._trust(Claim(hello.node, hello.key, hello.certificate))
 
 
 def join(welcome: Welcome, stream: int, rdma: bytes = b"") -> Join:

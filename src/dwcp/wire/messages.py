@@ -30,6 +30,7 @@ Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
@@ -75,6 +76,8 @@ class Hello(Message):
     key: Key
     nonce: Key
     features: Annotated[list[Name], Meta(max_length=64)] = []
+    certificate: CertificateBytes = b""
+    """X.509 in DER, where an authority has signed the key."""
 
 
 class HelloReply(Message):
@@ -86,6 +89,8 @@ class HelloReply(Message):
     key: Key
     nonce: Key
     features: Annotated[list[Name], Meta(max_length=64)] = []
+    certificate: CertificateBytes = b""
+    """X.509 in DER, where an authority has signed the key."""
 
 
 class Auth(Message):

@@ -52,7 +52,8 @@ def check_link(target: bytes) -> bytes:
 
 
 def display(path: bytes) -> str:
-    """A path for people: quoted, with whatever is not printable UTF-8 escaped."""
+    """A path for people: quoted, with whatever is not printable UTF-8 escaped; what is sent or got itself is '.'."""
+    path = path or b"."
     return ascii(os.fsdecode(path)) if not _printable(path) else "'" + path.decode() + "'"
 
 
