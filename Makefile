@@ -46,7 +46,7 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
-	uv pip compile pyproject.toml requirements/build.in --extra dev $(LOCK_FLAGS) -o requirements/dev.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma $(LOCK_FLAGS) -o requirements/dev.lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:

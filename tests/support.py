@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import random
 import socket
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dwcp.config import Config
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.board import Board
@@ -21,6 +24,10 @@ from dwcp.transfer.outbound import TransferResult
 from dwcp.transfer.server import TransportServer
 
 DEADLINE = 20.0
+UCX_DEVICES = ("lo", "shm")
+"""What stands in for hardware: UCX's own TCP, and its shared memory."""
+
+needs_ucx = pytest.mark.skipif(importlib.util.find_spec("ucxx") is None, reason="ucxx is not installed (extra rdma)")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:

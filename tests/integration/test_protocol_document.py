@@ -19,6 +19,7 @@ from pyfastcdc.py.constants import MASKS
 from dwcp.config.model import Transport
 from dwcp.errors import DwcpError
 from dwcp.hde import codecs, hashes, index
+from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
 from dwcp.transfer import receiver, sender, session, source, work
 from dwcp.wire import frames, handshake, paths
@@ -264,6 +265,7 @@ def test_the_limits_are_the_code() -> None:
         "head": frames.MAX_HEAD,
         "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
+        "message over UCX": ucx.PIECE,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,
         "body on a control connection, at the receiver": receiver.MAX_ENTRIES_BODY,
@@ -310,7 +312,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    assert [row[0] for row in rows("## Versions and extensions", 2)] == list(handshake.FEATURES)
+    assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, handshake.RDMA]
 
 
 def _below(cls: type[DwcpError]) -> list[type[DwcpError]]:

@@ -167,7 +167,7 @@ def test_the_summary_says_what_will_run_and_what_has_no_effect() -> None:
     lines = "\n".join(summary(load_config([DATA / "runbook.yaml", DATA / "profile-throughput.yaml"])))
     assert "512 streams" in lines
     assert "paced to 10.0 Gbit/s" in lines
-    assert "no RDMA link" in lines
+    assert "blocks go over RDMA (mlx5_0, port 1), unencrypted; TCP takes over where it cannot" in lines
     assert "without effect in this version: compression.enable_dictionary" in lines
 
 

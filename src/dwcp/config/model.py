@@ -95,9 +95,18 @@ class Transport(Section):
         "60s", "100ms", "1h", "How long a peer may be silent; it says PING three times in this."
     )
     write_timeout: Duration = duration("60s", "100ms", "1h", "How long a peer may take nothing of what is sent to it.")
-    enable_rdma: bool = flag(False, "Use RDMA where the device is there; TCP takes over where it is not.")
-    rdma_device: str = string("mlx5_0", "a name in /sys/class/infiniband", "RDMA device.", r"^[A-Za-z0-9_.-]{1,63}$")
-    rdma_port: int = integer(1, 1, 255, "Port of the RDMA device.")
+    enable_rdma: bool = flag(
+        False,
+        "Send blocks over RDMA to peers that have it enabled too, unencrypted; TCP takes over where it does not work.",
+    )
+    rdma_device: str = string(
+        "mlx5_0",
+        "a name in /sys/class/infiniband; to try it without, a name in /sys/class/net, or shm",
+        "InfiniBand or RoCE device.",
+        r"^[A-Za-z0-9_.-]{1,63}$",
+    )
+    rdma_port: int = integer(1, 1, 255, "Port of the InfiniBand or RoCE device; others have none.")
+    rdma_required: bool = flag(False, "What cannot go over RDMA fails, instead of falling back to TCP.")
     enable_pacing: bool = flag(True, "Send no faster than pacing_rate.")
     pacing_rate: Rate = rate(
         10**9,
@@ -137,6 +146,8 @@ class Transport(Section):
                 f"min_streams <= initial_streams <= max_streams is needed, found {self.min_streams}, "
                 f"{self.initial_streams}, {self.max_streams}"
             )
+        if self.rdma_required and not self.enable_rdma:
+            raise ValueError("rdma_required needs enable_rdma: true")
         return self
 
 
@@ -425,6 +436,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _never_in_the_clear(self) -> Config:
+        if self.security.tls == "always" and self.transport.enable_rdma:
+            raise ValueError("transport.enable_rdma sends blocks unencrypted, which security.tls: always rules out")
         host = self.transport.listen.rpartition(":")[0].strip("[]")
         if self.security.tls == "never" and not (host == "::1" or host == "localhost" or host.startswith("127.")):
             raise ValueError("security.tls: never needs transport.listen on a loopback address, like 127.0.0.1:9000")

@@ -69,7 +69,8 @@ def _table(model: type[BaseModel], path: str, *, only_values: bool = False) -> I
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = extra.get("default") or ("required" if field.default is PydanticUndefined else field.default)
         value = shown(default, str(extra.get("unit", "")))
-        text = {None: "", True: "true", False: "false"}.get(value, f"{value}") if not isinstance(value, str) else value
+        text = value if isinstance(value, str) else "" if value is None else str(value)
+        text = text.lower() if isinstance(value, bool) else text
         applies = "restart" if needs_restart(f"{path}.{key}" if path else key) else "live"
         yield f"| `{key}` | {text or 'unset'} | {extra.get('allowed', '')} | {applies} | {field.description} |"
 

@@ -54,7 +54,8 @@ def summary(config: Config) -> list[str]:
     if not config.enabled:
         lines.append("enabled is false: nothing will be transferred")
     if t.enable_rdma:
-        lines.append("note: transport.enable_rdma: this version has no RDMA link; TCP takes its place")
+        otherwise = "what cannot fails" if t.rdma_required else "TCP takes over where it cannot"
+        lines.append(f"blocks go over RDMA ({t.rdma_device}, port {t.rdma_port}), unencrypted; {otherwise}")
     if c.enabled and c.enable_dictionary:
         lines.append(f"note: without effect in this version: {', '.join(WITHOUT_EFFECT)}")
     return lines

@@ -71,6 +71,17 @@ class SocketLink:
             # not connected any more: nobody can be waiting on it
             return
 
+    def fileno(self) -> int:
+        """For polling beside something else."""
+        return self._sock.fileno()
+
+    def finish(self) -> None:
+        """Says that no more will be sent; receiving goes on. Raises UnreachableError."""
+        try:
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        except OSError as error:
+            raise self._broken(error) from error
+
     def close(self) -> None:
         self._sock.close()
 

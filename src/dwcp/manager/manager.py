@@ -13,6 +13,7 @@ import structlog
 
 from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
+from dwcp.config.model import Transport
 from dwcp.errors import NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
@@ -126,7 +127,9 @@ class Manager:
         """The new configuration, with what needs a restart as it was."""
         old = self._config
         transport = config.transport.model_copy(
-            update={key: getattr(old.transport, key) for key in ("listen", "enable_rdma", "rdma_device", "rdma_port")}
+            update={
+                key: getattr(old.transport, key) for key in Transport.model_fields if needs_restart(f"transport.{key}")
+            }
         )
         node = config.node.model_copy(update={"name": old.node.name, "log_format": old.node.log_format})
         storage = config.storage.model_copy(update={"state_dir": old.storage.state_dir})

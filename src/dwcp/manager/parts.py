@@ -66,12 +66,8 @@ class TransportComponent:
                 raise
             # it listens, and says no: a restart would cut transfers, and help nobody
             return Health(Status.DEGRADED, f"its own connection was refused: {reason}")
-        transport = self._server.node.config.transport
-        if transport.enable_rdma:
-            device = Path("/sys/class/infiniband") / transport.rdma_device
-            found = "this version has no RDMA link" if device.exists() else "RDMA device not found"
-            return Health(Status.DEGRADED, f"{found}: {transport.rdma_device}; TCP takes its place")
-        return HEALTHY
+        fallback = await asyncio.to_thread(self._server.check_rdma)
+        return HEALTHY if fallback is None else Health(Status.DEGRADED, fallback)
 
 
 class PruningComponent:

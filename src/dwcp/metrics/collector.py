@@ -86,6 +86,7 @@ class NodeCollector(Collector):
     def _transport(self) -> Iterator[Metric]:
         counters = self._view.transport()
         yield GaugeMetricFamily("dwcp_transport_active_streams", "Data connections in use.", counters.active_streams)
+        yield GaugeMetricFamily("dwcp_transport_rdma_streams", "Those of them over RDMA.", counters.rdma_streams)
         yield GaugeMetricFamily("dwcp_transport_sessions", "Control connections in use.", counters.sessions)
         yield CounterMetricFamily(
             "dwcp_transport_bytes_sent", "TCP payload sent, TLS and retransmissions included.", counters.bytes_sent
@@ -105,6 +106,7 @@ class NodeCollector(Collector):
         errors.add_metric(["frame_corrupt"], counters.frames_corrupt)
         errors.add_metric(["block_resent"], counters.blocks_resent)
         errors.add_metric(["connection_refused"], counters.refused)
+        errors.add_metric(["rdma"], counters.rdma_failures)
         yield errors
         files = CounterMetricFamily("dwcp_transport_files", "Files with changed content.", labels=["direction"])
         files.add_metric(["sent"], counters.files_sent)

@@ -24,6 +24,10 @@ class TransportCounters:
     """Connections that did not get through the handshake."""
     files_received: int = 0
     files_sent: int = 0
+    rdma_streams: int = 0
+    """Of the active ones."""
+    rdma_failures: int = 0
+    """Streams over RDMA that broke, and were replaced by others over TCP."""
 
 
 class Tally:

@@ -22,9 +22,10 @@ from dwcp.transfer.counters import Tally
 from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import Claim, Introduction
+from dwcp.wire.handshake import RDMA, Claim, Introduction
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
@@ -43,6 +44,7 @@ class Node:
         self.pacer = Pacer(self.rate_now, SharedRate(state_dir))
         self.meter = Meter()
         self.tally = Tally()
+        self.rdma = Rdma(lambda: self.config)
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -87,8 +89,9 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
+        also = (RDMA,) if self.rdma.usable() else ()
         return Introduction(
-            identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate
+            identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
         )
 
     def trust(self, claim: Claim) -> str:

@@ -25,6 +25,7 @@ from dwcp.store.path_memory import PathMemory, recall
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
+from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
 from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, begin_session, shutdown_later
@@ -225,6 +226,9 @@ class Outbound:
         order, control, config = self._order, session.channel, self._node.config
         if order.checksum != XXH3.name and order.checksum not in session.features:
             raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
+        rdma = self._node.rdma
+        if rdma.required and not session.rdma:
+            raise DwcpError(f"{rdma.problem() or f'{order.peer} does not offer RDMA'}, {REQUIRED}")
         known = self._memory = recall(Path(config.storage.state_dir), order.peer, config.transport.congestion_algorithm)
         leaf = USUAL_LOG
         if "leaf" in session.features:

@@ -29,6 +29,7 @@ from dwcp.hde import codecs, delta
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, PAGE, average_chunk, unpack_index
+from dwcp.links.ucx import UcxLink
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.pool import BufferPool
@@ -493,7 +494,7 @@ class Sender:
             self._channels[number] = channel
         channel.link.limit_queue(self._least_leaf // 2)
         try:
-            while not self._is_surplus():
+            while not self._is_surplus(channel):
                 task = self._work.next(self._idle_seconds)
                 if task is None:
                     if self._work.closed:
@@ -519,9 +520,13 @@ class Sender:
                 if self.finished.is_set() and not self._channels:
                     self._close_readers()
 
-    def _is_surplus(self) -> bool:
+    def _is_surplus(self, channel: Channel) -> bool:
         with self._condition:
             if not self._surplus:
+                return False
+            others = [other.link for other in self._channels.values() if other is not channel]
+            if isinstance(channel.link, UcxLink) and not all(isinstance(link, UcxLink) for link in others):
+                # RDMA has come back: those on TCP go first
                 return False
             self._surplus -= 1
             return True

@@ -14,15 +14,18 @@ import structlog
 
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
+from dwcp.links.ucx import UcxLink
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
+from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import ENTRY_BYTES, Sender
 from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
+from dwcp.wire.handshake import RDMA
 from dwcp.wire.paths import STAGING, check_relative, display
 
 OVERTAKEN = 5.0
@@ -37,6 +40,8 @@ class ServedSession:
     def __init__(self, node: Node, channel: Channel, peer: str, supersede: Callable[[ServedSession], None]) -> None:
         self.peer = peer
         self.join_key = self.peer_key = b""
+        self.features: frozenset[str] = frozenset()
+        """Of the peer."""
         self.key: tuple[str, str, bytes] | None = None
         """(peer, direction, path) of the transfer."""
         self.ended = threading.Event()
@@ -60,6 +65,11 @@ class ServedSession:
     @property
     def active_streams(self) -> int:
         return self._engine.active_streams if self._engine is not None else 0
+
+    @property
+    def rdma_streams(self) -> int:
+        with self._lock:
+            return sum(isinstance(channel.link, UcxLink) for channel in self._streams.values())
 
     def round_trip_seconds(self) -> float | None:
         return self._channel.link.round_trip_seconds()
@@ -151,6 +161,8 @@ class ServedSession:
         role = Role.RECEIVE if request.direction == "put" else Role.SEND
         board, meter = self._node.board, self._meter
         try:
+            if self._node.rdma.required and RDMA not in self.features:
+                raise RefusedError(f"{self._node.identity.node_name!r} takes blocks over RDMA only, {REQUIRED}")
             engine = self._receiver(request) if role is Role.RECEIVE else self._sender(request)
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
@@ -228,9 +240,15 @@ class ServedSession:
             self._streams[number] = channel
         self._meter.add(channel.link)
         self._node.watch(channel.link, sends=isinstance(engine, Sender))
+        link, rdma = channel.link, self._node.rdma
         try:
             engine.run_stream(number, channel)
+            if isinstance(link, UcxLink):
+                rdma.succeeded(self.peer)
         except DwcpError as error:
+            if isinstance(link, UcxLink) and not link.peer_has_left and not engine.finished.is_set():
+                self._node.tally.add("rdma_failures")
+                rdma.failed(self.peer, str(error))
             if not engine.finished.is_set():
                 log.info("a stream ended", stream=number, peer=self.peer, reason=str(error))
             if isinstance(engine, Sender):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, TemporaryError
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, TemporaryError, UnreachableError
 from dwcp.links import sockopts
 from dwcp.links.endpoints import listen, take_over
 from dwcp.links.sockopts import Effective
@@ -29,8 +29,9 @@ from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
+from dwcp.transfer.rdma import INSTEAD, REQUIRED
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import check_certificate, dial_session, part, respond
+from dwcp.transfer.session import answer_stream, check_certificate, dial_session, part, respond
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
 from dwcp.wire.handshake import joins
@@ -81,7 +82,9 @@ class TransportServer:
         return str(host), int(port)
 
     def start(self) -> None:
-        """Returns when connections are accepted. Raises UnreachableError when the address cannot be had."""
+        """Returns when connections are accepted. Raises UnreachableError when the address cannot be had, or RDMA with
+        transport.rdma_required."""
+        self.check_rdma()
         self._stopping.clear()
         listener = listen(self.node.config.transport.listen, self.node.link_settings().options)
         self._listener = listener
@@ -128,7 +131,20 @@ class TransportServer:
             name: f"{getattr(config.transport, name):g} s"
             for name in ("connect_timeout", "read_timeout", "write_timeout")
         }
-        return Effective({**settings, **timeouts}, effective.warnings)
+        settings["rdma"], warnings = self._rdma()
+        return Effective({**settings, **timeouts}, [*effective.warnings, *warnings])
+
+    def _rdma(self) -> tuple[str, list[str]]:
+        rdma = self.node.rdma
+        if not rdma.enabled:
+            return "off", []
+        problem = rdma.problem()
+        if problem is not None:
+            return "not used", [f"enable_rdma: {problem}; {REQUIRED if rdma.required else INSTEAD}"]
+        failing = rdma.failing()
+        return "in use", [
+            f"enable_rdma: RDMA with {peer} failed ({reason}); {INSTEAD}" for peer, reason in failing.items()
+        ]
 
     def counters(self) -> TransportCounters:
         sent, received = self.node.meter.read()
@@ -145,6 +161,8 @@ class TransportServer:
             refused=counts.get("refused", 0),
             files_received=counts.get("files_received", 0),
             files_sent=counts.get("files_sent", 0),
+            rdma_streams=sum(session.rdma_streams for session in sessions),
+            rdma_failures=counts.get("rdma_failures", 0),
         )
 
     def self_probe(self) -> float:
@@ -152,6 +170,19 @@ class TransportServer:
         host, port = self._reachable()
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return ping(self.node, target, self.node.identity.fingerprint)
+
+    def check_rdma(self) -> str | None:
+        """Why blocks go over TCP though RDMA is enabled, None where they don't. Raises UnreachableError where they may
+        not."""
+        rdma = self.node.rdma
+        problem = rdma.problem() if rdma.enabled else None
+        if problem is not None:
+            if rdma.required:
+                raise UnreachableError(f"{problem}, {REQUIRED}")
+            return f"{problem}; {INSTEAD}"
+        for peer, reason in rdma.failing().items():
+            return f"RDMA with {peer} failed ({reason}); {INSTEAD}"
+        return None
 
     def kept_out_since(self, since: float) -> str:
         """Why this machine's own connections to it were refused as those of strangers are; empty when none was since
@@ -296,6 +327,7 @@ class TransportServer:
         with self._lock:
             self._sessions[welcome.session] = session
         session.join_key, session.peer_key = welcome.join_key, hello.key
+        session.features = frozenset(hello.features)
         self.node.watch(channel.link, sends=False)
         try:
             session.serve()
@@ -312,8 +344,12 @@ class TransportServer:
         try:
             check_certificate(channel, session.peer_key)
             self._admitted(guard, channel)
-            channel.send(m.Joined())
-            session.run_stream(join.stream, channel)
+            over = answer_stream(self.node, channel, join.rdma)
+            try:
+                session.run_stream(join.stream, over)
+            finally:
+                if over is not channel:
+                    over.link.close()
         finally:
             session.release()
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+import structlog
+
 from dwcp.config.model import BY_AUTHORITY
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, UnreachableError, from_code
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, UnreachableError, from_code
 from dwcp.links.endpoints import connect, dial, secure
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
+from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import Resumption, TlsLink
+from dwcp.links.ucx import UcxEnd
 from dwcp.store.identity import public_key_of
 from dwcp.transfer.ahead import Ahead
 from dwcp.transfer.channel import Channel
@@ -22,9 +26,11 @@ from dwcp.transfer.node import Node
 from dwcp.tuning.leaves import FAR
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
-from dwcp.wire.handshake import Initiator, Objection, Responder, fingerprint, join
+from dwcp.wire.handshake import RDMA, Initiator, Objection, Responder, fingerprint, join
 
 M = TypeVar("M", bound=m.Message)
+
+log = structlog.get_logger()
 
 LIVELY = 3
 """Signs of life in each read timeout, so that two may be lost."""
@@ -112,6 +118,8 @@ class Dialled:
     """What the peer can do beyond what every peer can."""
     credentials: Credentials
     resumption: Resumption
+    rdma: bool
+    """Both ends have said that they can."""
     ahead: Ahead
     _welcome: m.Welcome | None = None
     _decided: threading.Event = field(default_factory=threading.Event)
@@ -168,7 +176,8 @@ def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Di
     if (link.round_trip_seconds() or 0.0) >= FAR:
         spare.begin(min(ahead, DIALS_AT_ONCE))
     try:
-        initiator = Initiator(node.introduction(credentials), _expectation(node, expected))
+        introduction = node.introduction(credentials)
+        initiator = Initiator(introduction, _expectation(node, expected))
         channel.send(initiator.hello())
         reply, reply_head = _expect(channel, m.HelloReply)
         proof, _ = _expect(channel, m.Auth)
@@ -184,7 +193,17 @@ def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Di
         link.close()
         raise
     channel.max_head = MAX_HEAD
-    return Dialled(channel, reply.key, effective, reply.node, frozenset(reply.features), credentials, resumption, spare)
+    return Dialled(
+        channel,
+        reply.key,
+        effective,
+        reply.node,
+        frozenset(reply.features),
+        credentials,
+        resumption,
+        RDMA in introduction.also and RDMA in reply.features,
+        spare,
+    )
 
 
 def discover(node: Node, address: str) -> tuple[str, str]:
@@ -220,29 +239,69 @@ def _expectation(node: Node, expected: str) -> str | Objection:
     return partial(node.objection, name) if kind == BY_AUTHORITY else expected
 
 
-def dial_stream(node: Node, address: str, session: Dialled, number: int) -> Channel:
-    """A further connection of a session; `confirm_stream` tells whether the peer takes it. Raises as `dial_session`."""
+def dial_stream(node: Node, address: str, session: Dialled, number: int, rdma: bytes = b"") -> Channel:
+    """A further connection of a session; `confirm_stream` tells whether the peer takes it. `rdma`: see `m.Join`. Raises
+    as `dial_session`."""
     settings = node.link_settings(session.credentials)
     sock = session.ahead.take() or connect(address, settings)[0]
     link = secure(sock, address, settings, session.resumption)
     channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
         check_certificate(channel, session.peer_key)
-        channel.send(join(session.wait_welcome(), number))
+        channel.send(join(session.wait_welcome(), number, rdma))
     except DwcpError:
         link.close()
         raise
     return channel
 
 
-def confirm_stream(channel: Channel) -> None:
+def dial_stream_over_rdma(node: Node, address: str, session: Dialled, number: int, end: UcxEnd) -> Channel:
+    """As `dial_stream`, but the peer has confirmed it already: over RDMA where it can, else over what carried the JOIN.
+    Raises as `dial_session`."""
+    channel = dial_stream(node, address, session, number, end.address)
+    try:
+        joined = confirm_stream(channel)
+        return _onto_rdma(node, end, joined.rdma, channel) if joined.rdma else channel
+    except DwcpError:
+        channel.link.close()
+        raise
+
+
+def answer_stream(node: Node, channel: Channel, theirs: bytes) -> Channel:
+    """The responder's side: what the stream goes over from now on. Raises as `dial_session`; where RDMA is wanted and
+    cannot be had, UnreachableError only with transport.rdma_required."""
+    ours, over = b"", channel
+    if theirs and node.rdma.enabled:
+        try:
+            end = node.rdma.open()
+            ours, over = end.address, _onto_rdma(node, end, theirs, channel)
+        except UnreachableError as error:
+            if node.rdma.required:
+                raise
+            log.warning("a stream goes over TCP", link=channel.link.description, reason=str(error))
+    elif node.rdma.required:
+        raise RefusedError("this node takes blocks over RDMA only (transport.rdma_required)")
+    channel.send(m.Joined(rdma=ours))
+    return over
+
+
+def _onto_rdma(node: Node, end: UcxEnd, theirs: bytes, channel: Channel) -> Channel:
+    companion, transport = channel.link, node.config.transport
+    if not isinstance(companion, TcpLink | TlsLink):
+        raise UnreachableError(f"{companion.description} cannot be the companion of a UCX link")
+    link = end.connect(theirs, companion, read_timeout=transport.read_timeout, write_timeout=transport.write_timeout)
+    return Channel(link, channel.max_body, channel.max_head)
+
+
+def confirm_stream(channel: Channel) -> m.Joined:
     """Waits for the peer's word on a connection that joined a session. Raises as `dial_session`."""
     try:
-        _expect(channel, m.Joined)
+        joined, _ = _expect(channel, m.Joined)
     except EOFError as error:
         description = channel.link.description
         raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
     channel.max_head = MAX_HEAD
+    return joined
 
 
 def respond(

@@ -12,12 +12,13 @@ import structlog
 
 from dwcp.errors import DwcpError, TemporaryError, UnreachableError
 from dwcp.links.sockopts import MODEL_BASED
+from dwcp.links.ucx import UcxEnd, UcxLink
 from dwcp.store.path_memory import PathMemory, remember
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import DIALS_AT_ONCE, PARTING, Dialled, confirm_stream, dial_stream
+from dwcp.transfer.session import DIALS_AT_ONCE, PARTING, Dialled, confirm_stream, dial_stream, dial_stream_over_rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.rate import RateLimit
 from dwcp.tuning.streams import Sample, StreamTuner
@@ -27,10 +28,17 @@ LOOK = 0.02
 """Seconds between looks at whether more streams would find work: under one round trip of the links this is made for."""
 FAILURES = 5
 """Connections that may fail in a row before the session is given up."""
+RDMA_STREAMS = 8
+"""Streams of a transfer over RDMA at one time: the device does the work of many, and each keeps buffers of its own in
+memory that cannot be swapped."""
 LOOKED_AT = 8
 """Streams whose round trip is read for one sample."""
 
 log = structlog.get_logger()
+
+
+class _RdmaError(UnreachableError):
+    """RDMA could not be had for a stream; TCP is tried next, so it says nothing about the session."""
 
 
 class StreamKeeper:
@@ -58,6 +66,8 @@ class StreamKeeper:
         self._lock = threading.Lock()
         self._channels: dict[int, Channel] = {}
         self._dialling = 0
+        self._trying_rdma = False
+        """After a failure: one stream does, beside those on TCP."""
         self._failures = 0
         transport = node.config.transport
         now = time.monotonic()
@@ -85,7 +95,8 @@ class StreamKeeper:
             wait = LOOK
             self._tune()
             backlog = self._engine.backlog() + (self._engine.expected() if far else 0)
-            wanted = min(self._tuner.streams - self.live, max(backlog, int(not number)), DIALS_AT_ONCE - self._dialling)
+            wanted = min(self._target() - self.live, max(backlog, int(not number)), DIALS_AT_ONCE - self._dialling)
+            wanted = max(wanted, int(self._rdma_is_due()))
             for _ in range(wanted):
                 with self._lock:
                     self.live += 1
@@ -100,6 +111,19 @@ class StreamKeeper:
             threads = [thread for thread in threads if thread.is_alive()]
         self._end(threads, PARTING if self._engine.error is None else 0.0)
         self._remember()
+
+    def _target(self) -> int:
+        streams = self._tuner.streams
+        rdma = self._session.rdma and (self._node.rdma.required or self._node.rdma.works(self._peer))
+        return min(streams, RDMA_STREAMS) if rdma else streams
+
+    def _rdma_is_due(self) -> bool:
+        """Whether a further stream is wanted, to find out if RDMA works again."""
+        rdma = self._node.rdma
+        if not self._session.rdma or self._trying_rdma or not rdma.due(self._peer) or rdma.problem() is not None:
+            return False
+        self._trying_rdma = bool(self._engine.backlog() or self._engine.expected())
+        return self._trying_rdma
 
     def _tune(self) -> None:
         now = time.monotonic()
@@ -151,17 +175,59 @@ class StreamKeeper:
         for thread in threads:
             thread.join()
 
+    def _dial(self, number: int) -> tuple[Channel, bool]:
+        """A new stream, and whether the peer has confirmed it; over RDMA where that is possible."""
+        node, address, session = self._node, self._address, self._session
+        end: UcxEnd | None = None
+        if session.rdma and node.rdma.allow(self._peer):
+            try:
+                end = node.rdma.open()
+            except UnreachableError as error:
+                self._rdma_failed(str(error))
+                if node.rdma.required:
+                    raise
+        if end is None:
+            return dial_stream(node, address, session, number), False
+        try:
+            channel = dial_stream_over_rdma(node, address, session, number, end)
+        except TemporaryError as error:
+            self._rdma_failed(str(error))
+            if node.rdma.required:
+                raise
+            raise _RdmaError(str(error)) from error
+        if not isinstance(channel.link, UcxLink):
+            self._rdma_failed("the peer has none now")
+        return channel, True
+
+    def _rdma_failed(self, reason: str) -> None:
+        if not self._engine.finished.is_set():
+            self._trying_rdma = False
+            self._node.tally.add("rdma_failures")
+            self._node.rdma.failed(self._peer, reason)
+
+    def _rdma_succeeded(self) -> None:
+        self._trying_rdma = False
+        self._node.rdma.succeeded(self._peer)
+        with self._lock:
+            over = sum(isinstance(channel.link, UcxLink) for channel in self._channels.values())
+            others = len(self._channels) - over
+        if others and not self._engine.finished.is_set():
+            # those on TCP end after the block that they are at, and are replaced by others over RDMA
+            self._engine.limit_streams(over)
+
     def _stream(self, number: int) -> None:
         try:
-            channel = dial_stream(self._node, self._address, self._session, number)
+            channel, confirmed_before = self._dial(number)
         except DwcpError as error:
-            self._failed(error)
+            if not isinstance(error, _RdmaError):
+                self._failed(error)
             with self._lock:
                 self.live -= 1
             return
         finally:
             with self._lock:
                 self._dialling -= 1
+        over_rdma = isinstance(channel.link, UcxLink)
         self._meter.add(channel.link)
         self._node.watch(channel.link, sends=isinstance(self._engine, Sender))
         with self._lock:
@@ -169,18 +235,27 @@ class StreamKeeper:
         confirmed = threading.Event()
 
         def confirm() -> None:
-            confirm_stream(channel)
+            if not confirmed_before:
+                confirm_stream(channel)
+            if over_rdma:
+                self._rdma_succeeded()
             confirmed.set()
             self._failures = 0
 
         try:
             self._engine.run_stream(number, channel, confirm)
+            if over_rdma and not confirmed.is_set():
+                self._rdma_succeeded()
         except DwcpError as error:
             if isinstance(self._engine, Sender):
                 self._engine.stream_lost(number)
             if not self._engine.finished.is_set():
                 log.warning("a stream broke and is replaced", stream=number, reason=str(error))
-                if not confirmed.is_set():
+                if over_rdma:
+                    self._rdma_failed(str(error))
+                if over_rdma and self._node.rdma.required:
+                    self._give_up(error)
+                elif not confirmed.is_set() and not over_rdma:
                     self._failed(error)
         finally:
             self._meter.remove(channel.link)
@@ -195,6 +270,11 @@ class StreamKeeper:
         with self._lock:
             self._failures += 1
             failures = self._failures
-        if failures >= FAILURES and not self._engine.finished.is_set():
+        if failures >= FAILURES:
+            self._give_up(error)
+
+    def _give_up(self, error: DwcpError) -> None:
+        """The session, for another try."""
+        if not self._engine.finished.is_set():
             self._engine.abort(error if isinstance(error, TemporaryError) else UnreachableError(str(error)))
             self._session.channel.link.shutdown()

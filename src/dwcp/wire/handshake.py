@@ -32,6 +32,9 @@ from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, 
 
 VERSIONS = (VERSION,)
 FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+"""Of every node of this version."""
+RDMA = "rdma"
+"""Of a node that takes data connections over RDMA now."""
 
 Sign = Callable[[bytes], bytes]
 
@@ -69,6 +72,8 @@ class Introduction:
     nonce: bytes
     sign: Sign
     certificate: bytes = b""
+    also: tuple[str, ...] = ()
+    """Features beyond those of every node."""
 
 
 class Initiator:
@@ -83,7 +88,7 @@ class Initiator:
             node=me.node,
             key=me.key,
             nonce=me.nonce,
-            features=list(FEATURES),
+            features=[*FEATURES, *me.also],
             certificate=me.certificate,
         )
 
@@ -133,7 +138,7 @@ class Responder:
             node=self._me.node,
             key=self._me.key,
             nonce=self._me.nonce,
-            features=list(FEATURES),
+            features=[*FEATURES, *self._me.also],
             certificate=self._me.certificate,
         )
         self._hello = hello
@@ -149,9 +154,10 @@ class Responder:
         return self._trust(Claim(hello.node, hello.key, hello.certificate))
 
 
-def join(welcome: Welcome, stream: int) -> Join:
-    """First frame of a data connection. Stream numbers are never used twice in a session."""
-    return Join(session=welcome.session, stream=stream, mac=join_mac(welcome.join_key, welcome.session, stream))
+def join(welcome: Welcome, stream: int, rdma: bytes = b"") -> Join:
+    """First frame of a data connection. Stream numbers are never used twice in a session. `rdma`: see `Join`."""
+    mac = join_mac(welcome.join_key, welcome.session, stream)
+    return Join(session=welcome.session, stream=stream, mac=mac, rdma=rdma)
 
 
 def join_mac(join_key: bytes, session: bytes, stream: int) -> bytes:

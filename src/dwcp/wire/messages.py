@@ -32,6 +32,7 @@ Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
+RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 Run: TypeAlias = tuple[Index, Index]
 MAX_RUNS = 8192
@@ -114,10 +115,15 @@ class Join(Message):
     session: SessionId
     stream: Index
     mac: Key
+    rdma: RdmaAddress = b""
+    """Of the initiator's UCX worker, where it wants what follows JOINED over RDMA."""
 
 
 class Joined(Message):
+    """With `rdma` what follows goes there; without, it stays on this connection."""
+
     kind = 6
+    rdma: RdmaAddress = b""
 
 
 # -- at any time -------------------------------------------------------------------------------------------------------
