@@ -170,7 +170,7 @@ class Outbound:
         while True:
             try:
                 session, self._session = self._session, None
-                session = session or dial_session(self._node, self._order.address, self._order.fingerprint)
+                session = session or self._dial(again=connected)
                 connected = True
                 return self._attempt(session)
             except TemporaryError as error:
@@ -188,6 +188,15 @@ class Outbound:
                 pause = min(MAX_RETRY, pause * 2)
                 if self._cancelled.wait(wait):
                     raise Interrupted("cancelled") from error
+
+    def _dial(self, *, again: bool) -> Dialled:
+        try:
+            return dial_session(self._node, self._order.address, self._order.fingerprint)
+        except ProtocolError as error:
+            if not again:
+                raise
+            # it spoke the protocol a moment ago: what one of us got was changed on the way
+            raise UnreachableError(str(error)) from error
 
     def _attempt(self, session: Dialled) -> TransferResult:
         self._sockets = dict(session.effective.settings)

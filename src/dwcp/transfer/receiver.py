@@ -21,7 +21,7 @@ from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
 from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
-from dwcp.transfer.channel import BodyError, Channel
+from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.incoming import BASELINE, Incoming
@@ -405,7 +405,7 @@ class Receiver:
             self.tell_and_abort(failure(error, "cannot write to", os.fsencode(self._root.path)))
         except (ProtocolError, TemporaryError) as error:
             if not self.finished.is_set():
-                self._tally.add("frames_corrupt", isinstance(error, ProtocolError))
+                self._tally.add("frames_corrupt", isinstance(error, ProtocolError | DamagedLinkError))
                 log.warning("a stream broke", stream=number, link=channel.link.description, reason=str(error))
                 self._control.send(m.StreamLost(stream=number, reason=str(error)[:1000]))
             raise

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, from_code
+from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, UnreachableError, from_code
 from dwcp.links.endpoints import dial
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import Effective
@@ -113,7 +113,7 @@ def dial_session(node: Node, address: str, pinned: str) -> Dialled:
         welcome, _ = _expect(channel, m.Welcome)
     except EOFError as error:
         link.close()
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise UnreachableError(f"{address} closed the connection during the handshake; its log says why") from error
     except DwcpError:
         link.close()
         raise
@@ -136,7 +136,7 @@ def discover(node: Node, address: str) -> tuple[str, str]:
         initiator.answer(reply, reply_head, proof)
         check_certificate(channel, reply.key)
     except EOFError as error:
-        raise ProtocolError(f"{address} closed the connection during the handshake; its log says why") from error
+        raise UnreachableError(f"{address} closed the connection during the handshake; its log says why") from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
@@ -161,7 +161,7 @@ def confirm_stream(channel: Channel) -> None:
         _expect(channel, m.Joined)
     except EOFError as error:
         description = channel.link.description
-        raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
+        raise UnreachableError(f"{description}: the peer closed a data connection during the handshake") from error
 
 
 def respond(
