@@ -5,6 +5,7 @@ What nobody foresaw is turned into an error of its own (`errors.unexpected`); he
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -422,3 +423,51 @@ def test_a_file_that_is_called_done_just_before_it_is_opened(tmp_path: Path) -> 
     sender.close()
     source.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_lost_stream_carried_goes_again_once_and_only_if_it_did_not_arrive(tmp_path: Path) -> None:
+    """Both ends find the stream lost, and an acknowledgement comes in between."""
+    (tmp_path / "large").write_bytes(os.urandom(3 * MIN_LEAF))
+    source = TreeSource(Root(tmp_path), (b"large",))
+    tally = Tally()
+    sender = Sender(
+        source,
+        Channel(MemoryLink()),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        compression=Compression.of(Config()),
+        pool=BufferPool(MIN_LEAF),
+        tally=tally,
+        idle_seconds=0.05,
+    )
+    sender.start()
+    sender._scanner.join(PATIENCE)
+    sender.handle(m.Need(files=[0]), b"")
+    links = [MemoryLink(), MemoryLink()]
+
+    def run(number: int) -> None:
+        with contextlib.suppress(UnreachableError):
+            sender.run_stream(number, Channel(links[number]))
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(2)]
+
+    def carried(link: MemoryLink) -> list[int]:
+        return [message.leaf for message in link.heads if isinstance(message, m.Block)]
+
+    threads[0].start()
+    wait_until(lambda: len(carried(links[0])) == 3, "all of it is sent")
+    sender.stream_lost(0)
+    sender.handle(m.StreamLost(stream=0, reason="it broke"), b"")
+    sender.handle(m.Resend(file=0, leaves=[(2, 1)], reason="damaged"), b"")
+    assert sender.backlog() == 3
+    sender.handle(m.Ack(file=0, leaves=[(0, 1)]), b"")
+    threads[1].start()
+    wait_until(lambda: not sender.backlog() and len(carried(links[1])) >= 2, "the rest is sent again")
+    sender.handle(m.Done(files=[(0, 1)]), b"")
+    sender.handle(m.Finished(deleted=0, verified=True), b"")
+    for thread in threads:
+        in_time(thread.join, "a stream")
+    assert sorted(carried(links[1])) == [1, 2]
+    assert tally.read()["blocks_resent"] == 3
+    sender.close()
+    source.close()

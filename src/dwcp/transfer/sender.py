@@ -41,6 +41,7 @@ from dwcp.transfer.work import (
     PACK_BYTES,
     PACK_FILE,
     PACKED,
+    QUEUED,
     LeafTask,
     Mode,
     Outgoing,
@@ -415,17 +416,20 @@ class Sender:
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
         with file.lock:
-            # anything else was never sent, or has arrived in another copy
-            under_way = [leaf for leaf in leaves if leaf in file.unacked or PACKED in file.unacked]
-        for leaf in under_way:
-            self._again(file, leaf)
+            # anything else was never sent, has arrived in another copy, or goes again already
+            asked = {PACKED if PACKED in file.unacked else leaf for leaf in leaves}
+            under_way = [leaf for leaf in asked if file.unacked.get(leaf, QUEUED) != QUEUED]
+            self._again(file, under_way)
 
-    def _again(self, file: Outgoing, leaf: int) -> None:
-        self._tally.add("blocks_resent")
-        if PACKED in file.unacked:
-            self._work.add_small([file])
-        else:
-            self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
+    def _again(self, file: Outgoing, leaves: list[int]) -> None:
+        """Queues what was sent once more. Call with the file's lock held."""
+        self._tally.add("blocks_resent", len(leaves))
+        for leaf in leaves:
+            file.unacked[leaf] = QUEUED
+            if leaf == PACKED:
+                self._work.add_small([file])
+            else:
+                self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
 
     def _stream_lost_there(self, message: m.StreamLost) -> None:
         """Raises IntegrityError when the peer loses one stream after the other and nothing arrives in between: what we
@@ -535,9 +539,7 @@ class Sender:
             channel.link.shutdown()
         for file in list(self._files.values()):
             with file.lock:
-                lost = [leaf for leaf, stream in file.unacked.items() if stream == number]
-            for leaf in lost:
-                self._again(file, leaf)
+                self._again(file, [leaf for leaf, stream in file.unacked.items() if stream == number])
 
     def _perform(self, task: Task, stream: int, channel: Channel) -> None:
         if isinstance(task, PackTask):
@@ -563,6 +565,9 @@ class Sender:
 
     def _leaf(self, task: LeafTask, view: memoryview, stream: int, channel: Channel) -> None:
         file, leaf = task.file, task.leaf
+        if task.again and leaf not in file.unacked:
+            # it has arrived after all: the acknowledgement was on its way when the stream was lost
+            return
         reader = self._reader(file)
         offset = leaf * file.leaf_size
         if reader.is_hole(offset, len(view)):
