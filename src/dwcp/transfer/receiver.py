@@ -585,11 +585,26 @@ class Receiver:
                 if file.origin[leaf] == BASELINE:
                     self._copy_from_base(file, leaf, fd)
             os.ftruncate(fd, file.size)
+            if file.is_stream:
+                self._check_end(file, fd)
             apply_metadata(fd, file.entry.mode, time.time_ns() if file.is_stream else file.entry.mtime_ns)
         except DwcpError as error:
             self._fail(file, error)
             return
         self._committer.ready(file)
+
+    def _check_end(self, file: Incoming, fd: int) -> None:
+        """Of a stream, whose size is only known from its end: the last leaf has to reach to there, and no further.
+
+        Raises IntegrityError.
+        """
+        if not file.leaves:
+            return
+        last = file.leaves - 1
+        digest = bytes(file.hashes[last * self._hash.size : (last + 1) * self._hash.size])
+        with self._pool.buffer(file.leaf_bytes(last)) as view:
+            if os.preadv(fd, [view], last * file.leaf_size) != len(view) or self._hash.digest(view) != digest:
+                raise IntegrityError(f"{display(file.entry.path)} has another size than what came of it")
 
     def _is_baseline_itself(self, file: Incoming) -> bool:
         return (

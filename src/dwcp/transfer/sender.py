@@ -332,7 +332,7 @@ class Sender:
         turn, count, kept = reader.take_over()
         file.reader, file.hashes = reader, reader.hashes
         for leaf in sorted(set(range(count)) - set(kept)):
-            self._feed_settled(file, leaf)
+            self._feed_settled(file, leaf, reader.leaf_bytes(leaf))
         for leaf in kept:
             self._feed_leaf(file, leaf, reader.leaf_bytes(leaf), mode)
         while (leaf_read := reader.next_leaf(turn)) is not None:
@@ -345,7 +345,7 @@ class Sender:
         if last:
             self._end_phase(file)
 
-    def _feed_settled(self, file: Outgoing, leaf: int) -> None:
+    def _feed_settled(self, file: Outgoing, leaf: int, size: int) -> None:
         """A leaf that an earlier session settled: the receiver must still have it, nobody else has."""
         digest = bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size])
         if not file.receiver_has(leaf, digest):
@@ -354,10 +354,10 @@ class Sender:
             )
         with file.lock:
             file.leaves = max(file.leaves, leaf + 1)
-            file.size = max(file.size, (leaf + 1) * MIN_LEAF)
+            file.size = max(file.size, leaf * MIN_LEAF + size)
             file.unchanged.append(leaf)
-            file.settled_bytes += MIN_LEAF
-        self.progress.add(bytes_total=MIN_LEAF, bytes_done=MIN_LEAF)
+            file.settled_bytes += size
+        self.progress.add(bytes_total=size, bytes_done=size)
 
     def _feed_leaf(self, file: Outgoing, leaf: int, size: int, mode: Mode) -> None:
         with file.lock:
