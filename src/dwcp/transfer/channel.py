@@ -81,8 +81,7 @@ class Channel:
                 self.link.send(head, body)
 
     def receive(self) -> tuple[Message, bytes]:
-        """The next message and its body. Raises as `receive_head`: a body that is damaged will not be asked for again.
-        """
+        """The next message and its body. Raises as `receive_head`: nobody asks again for a body that is damaged."""
         message, _, prefix = self.receive_head()
         body = bytearray(prefix.body_size)
         try:
