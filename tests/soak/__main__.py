@@ -25,8 +25,10 @@ RESENT = 0.05
 MEMORY = 512 * MIB
 GAP = 48 * MIB
 """Bytes on the wire between two faults at most."""
-HANG = 60.0
-"""Seconds without a byte on the wire or an end: 30 times the timeouts, and more than the longest fault."""
+HANG = 40.0
+"""Seconds without content on the wire or an end: 20 times the timeouts, and more than the longest fault."""
+MOVES = MIB // 4
+"""Bytes on the wire that are more than signs of life and handshakes."""
 TRIES = 20
 """Commands that may give up after one fault: each tries for TIMEOUT itself once it was connected."""
 LOOK = 0.01
@@ -100,7 +102,7 @@ class Soak:
         """Until so much has passed or the command has ended."""
         moved, last_move = 0, time.monotonic()
         while command.poll() is None and (now := self._network.payload()) < payload:
-            if now != moved:
+            if now - moved > MOVES:
                 moved, last_move = now, time.monotonic()
             if time.monotonic() - last_move > HANG:
                 tracebacks(command)
@@ -150,8 +152,9 @@ def main() -> int:
                 try:
                     soak.run()
                 except BaseException as error:
+                    kept = ends.keep_logs(f"dwcp-soak-{seed}")
                     print(ends.logs(), "\n".join(["-- what was done --", *soak.history]), sep="\n")
-                    print(f"FAILED with SOAK_SEED={seed}: {error}")
+                    print(f"FAILED with SOAK_SEED={seed}: {error}\nall of both logs: {kept}")
                     if isinstance(error, SoakError):
                         return 1
                     raise

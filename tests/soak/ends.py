@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,13 @@ class Ends:
         """Notes how much memory the processes have had at most."""
         for end, process in (("far", self.manager.running), *(("near", command) for command in commands)):
             self.peak[end] = max(self.peak[end], peak_of(process.pid))
+
+    def keep_logs(self, name: str) -> str:
+        """Where they can be read afterwards: all that both ends said."""
+        kept = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        shutil.copy(self.directory / "commands.log", kept / "near")
+        shutil.copy(self.manager.log_file, kept / "far")
+        return str(kept)
 
     def logs(self, lines: int = 25) -> str:
         """The last of what both ends said."""

@@ -104,7 +104,7 @@ def fuzz_handshake(data: bytes) -> None:
 
 def fuzz_session(data: bytes) -> None:
     """A proved peer's control connection, from its first request to its end."""
-    control = MemoryLink(seal(data) + seal(describe(m.Bye.kind, m.encode(m.Bye()))))
+    control = MemoryLink(seal(data))
     session = ServedSession(_node(), Channel(control), "peer", lambda new: None)
     _in_time(session.serve)
     _check(control)
