@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import random
 import subprocess
 import sys
@@ -38,12 +39,19 @@ def _run(target: str, seconds: int, seed: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="dwcp-corpus-") as directory:
         from tests.soak.fuzz_targets import corpus
 
+        corpus_directory, scratch = Path(directory) / "corpus", Path(directory) / "scratch"
+        corpus_directory.mkdir()
+        scratch.mkdir()
         for number, data in enumerate(corpus()):
-            (Path(directory) / str(number)).write_bytes(data)
+            (corpus_directory / str(number)).write_bytes(data)
         limits = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MIB}", f"-timeout={SECONDS_EACH}"]
         limits += ["-max_len=4096", f"-artifact_prefix={tempfile.gettempdir()}/dwcp-fuzz-{target}-"]
         command = [sys.executable, "-m", "tests.soak.fuzz", target, f"-seed={seed}", *limits]
-        done = subprocess.run([*command, directory], capture_output=True, text=True, check=False)
+        # libFuzzer ends its process without a farewell: what that made is removed here
+        environment = {**os.environ, "TMPDIR": str(scratch)}
+        done = subprocess.run(
+            [*command, str(corpus_directory)], capture_output=True, text=True, check=False, env=environment
+        )
     lines = done.stderr.splitlines()
     if done.returncode:
         print(*done.stdout.splitlines()[-40:], *lines[-12:], f"FAILED: {' '.join(command[2:5])}", sep="\n")
