@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
 LAB ?= .lab
+SOAK_SEED ?=
+SOAK_FAULTS ?= 200
+SOAK_FUZZ ?= 120
 
 .PHONY: run stop test lint format soak lock docs clean bench-loopback bench-wan
 
@@ -28,8 +31,12 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(VENV)/dev.stamp  ## the fault tests for longer, with a seed that is printed (SOAK_SECONDS, SOAK_SEED)
-	$(BIN)/python -m pytest tests/chaos --soak
+soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_FUZZ)
+	scripts/install-test-tools.sh
+	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.soak.many
+	$(BIN)/python -m tests.soak.outage
+	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
 	scripts/install-test-tools.sh
@@ -47,6 +54,7 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
 	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma $(LOCK_FLAGS) -o requirements/dev.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak $(LOCK_FLAGS) -o requirements/soak.lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:

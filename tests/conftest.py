@@ -1,4 +1,4 @@
-"""Options, and the fixtures that many tests share."""
+"""The fixtures that many tests share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support import Pair
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="run the fault tests for longer")
 
 
 @pytest.fixture

@@ -120,17 +120,41 @@ Harm = Callable[[bytes, int, bool], bytes | None]
 
 
 class Proxy:
-    """Between a client and a server on loopback; `harm` sees all that passes. One thread a direction."""
+    """Between a client and a server; `harm` sees all that passes. Three threads a connection."""
 
-    def __init__(self, port: int, harm: Harm) -> None:
-        self.target = port
+    DIAL_SECONDS = 3.0
+
+    def __init__(
+        self,
+        port: int,
+        harm: Harm,
+        *,
+        host: str = "127.0.0.1",
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        buffer: int | None = None,
+    ) -> None:
+        """`host`, `port`: of the server; `buffer`: bytes that each of its sockets holds, each way."""
+        self.target = (host, port)
         self.harm = harm
-        self.cut_all = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._buffer = buffer
+        self._listener = socket.create_server(listen)
+        self._bound(self._listener)
         self.port = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._connections: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
+
+    def _bound(self, sock: socket.socket) -> None:
+        # what is half open must not stay for ever
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(self.DIAL_SECONDS))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.DIAL_SECONDS * 1000))
+        if self._buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffer)
 
     def _accept(self) -> None:
         while True:
@@ -138,14 +162,34 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                near.close()
-                continue
-            self._sockets |= {near, far}
-            for source, sink, inbound in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pump, args=(source, sink, inbound), daemon=True).start()
+            thread = threading.Thread(target=self._connect, args=(near,), daemon=True)
+            with self._lock:
+                self._sockets.add(near)
+                self._connections.add(thread)
+                thread.start()
+
+    def _connect(self, near: socket.socket) -> None:
+        far = socket.socket()
+        self._bound(far)
+        far.settimeout(self.DIAL_SECONDS)
+        with self._lock:
+            self._sockets.add(far)
+        try:
+            far.connect(self.target)
+            far.settimeout(None)
+            back = threading.Thread(target=self._pump, args=(far, near, False), daemon=True)
+            back.start()
+            self._pump(near, far, True)
+            back.join()
+        except OSError:
+            # nobody listens there just now: the client sees its connection end
+            pass
+        finally:
+            with self._lock:
+                self._sockets -= {near, far}
+                self._connections.discard(threading.current_thread())
+            near.close()
+            far.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, inbound: bool) -> None:
         offset = 0
@@ -162,17 +206,20 @@ class Proxy:
 
     def cut(self) -> None:
         """Every connection ends now."""
-        for sock in list(self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.cut()
         self._thread.join()
-        for sock in self._sockets:
-            sock.close()
+        self.cut()
+        with self._lock:
+            connections = list(self._connections)
+        for thread in connections:
+            thread.join()
 
 
 def random_file(path: Path, size: int, seed: int = 1) -> bytes:

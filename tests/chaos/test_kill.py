@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from dwcp.cli.demo import compare_trees
 from dwcp.testing.lab import Lab, lab_down, lab_up, start_node
-from tests.support import wait_until
+from tests.support import make_tree, wait_until
 
 MIB = 1024 * 1024
 SIZE = 1024 * MIB
@@ -146,19 +147,9 @@ def _peak(pid: int) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def test_a_tree_survives_kills_at_random_moments(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """With --soak for longer, with the seed from SOAK_SEED."""
-    from dwcp.cli.demo import compare_trees
-    from tests.support import make_tree
-
-    soak = bool(request.config.getoption("--soak"))
-    seed = int(os.environ.get("SOAK_SEED", random.randrange(10**6) if soak else 7))
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    deadline = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
-    for round_ in range(10_000 if soak else 6):
-        if soak and time.monotonic() > deadline:
-            break
+def test_a_tree_survives_kills_at_random_moments(lab: Lab, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    for round_ in range(6):
         tree = tmp_path / f"tree{round_}"
         make_tree(tree)
         for number in range(200):

@@ -73,6 +73,58 @@ def test_every_byte_of_a_block_frame_matters(pair: Pair, tmp_path: Path) -> None
         proxy.close()
 
 
+@pytest.mark.parametrize("position", [0, 41])
+@pytest.mark.parametrize("kind", [m.Need.kind, m.Ack.kind, m.FileEnd.kind, m.Entries.kind, m.Hello.kind, m.Auth.kind])
+def test_a_damaged_control_frame_costs_a_session_and_not_the_transfer(
+    pair: Pair, tmp_path: Path, kind: int, position: int
+) -> None:
+    """Of either direction: in the magic, the type, the hashes and the head. A handshake is begun anew as well, once
+    there was one that went well."""
+    content = random_file(tmp_path / "file", 3_000_000)
+    struck = threading.Event()
+    connected = threading.Event()
+
+    def strike(data: bytes, offset: int, inbound: bool) -> bytes | None:
+        if not connected.is_set() and kind in (m.Hello.kind, m.Auth.kind):
+            if frames.MAGIC + bytes([m.Need.kind]) not in data:
+                return data
+            connected.set()
+            return None
+        at = data.find(frames.MAGIC + bytes([kind])) + position
+        if struck.is_set() or at < position or at >= len(data):
+            return data
+        struck.set()
+        return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+    proxy = Proxy(pair.port, strike)
+    assert pair.send(tmp_path / "file", "inbox/file", pair.client_config(proxy.port)).verified
+    assert struck.is_set()
+    assert (pair.inbox / "file").read_bytes() == content
+    proxy.close()
+
+
+def test_a_peer_that_hangs_up_in_the_handshake_is_called_again(pair: Pair, tmp_path: Path) -> None:
+    """As one does that is being stopped, or that has too many handshakes under way."""
+    content = random_file(tmp_path / "file", 3_000_000)
+    broken = threading.Event()
+    hung_up: list[int] = []
+
+    def hang_up(data: bytes, offset: int, inbound: bool) -> bytes | None:
+        if not broken.is_set() and frames.MAGIC + bytes([m.Need.kind]) in data:
+            broken.set()
+            return None
+        if broken.is_set() and not inbound and offset == 0 and len(hung_up) < 2:
+            hung_up.append(len(data))
+            return None
+        return data
+
+    proxy = Proxy(pair.port, hang_up)
+    pair.send(tmp_path / "file", "inbox/file", pair.client_config(proxy.port))
+    assert len(hung_up) == 2
+    assert (pair.inbox / "file").read_bytes() == content
+    proxy.close()
+
+
 def test_cut_connections_are_made_again_and_little_is_sent_twice(tmp_path: Path) -> None:
     pair = Pair(tmp_path, transport={"enable_pacing": True, "pacing_rate": 200_000_000})
     content = random_file(tmp_path / "file", 40_000_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import socket
 import ssl
 import threading
@@ -418,3 +419,39 @@ def test_a_stranger_cannot_make_a_large_head_be_read(pair: Pair) -> None:
         certificate=bytes(8192),
     )
     assert len(m.encode(longest)) <= frames.MAX_HEAD_BEFORE_WELCOME
+
+
+def test_sending_ends_when_the_peer_has_given_the_connection_up(tmp_path: Path) -> None:
+    """It got a record that it could not read and said so by an alert; OpenSSL has no more to say than that it is over,
+    and a sender that went on asking would do so for ever, while all others wait for its lock."""
+    identity = load_or_create(tmp_path / "a" / "identity", "a")
+    shown = link_certificate("a", identity.private_key.public_key())
+    contexts = make_contexts(identity.key_pem, identity.certificate_pem, shown, issuer())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    secured: list[ssl.SSLSocket] = []
+    accepting = threading.Thread(target=lambda: secured.append(contexts.server.wrap_socket(far, server_side=True)))
+    accepting.start()
+    client = TlsLink(contexts.client.wrap_socket(near), read_timeout=5, write_timeout=5)
+    accepting.join()
+    server = TlsLink(secured[0], read_timeout=5, write_timeout=5)
+    os.write(secured[0].fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(UnreachableError, match="TLS failed"):
+        client.receive_into(memoryview(bytearray(1)))
+    with pytest.raises(UnreachableError, match="TLS failed"):
+        server.receive_into(memoryview(bytearray(1)))
+    failures: list[DwcpError] = []
+
+    def send() -> None:
+        try:
+            server.send(b"x" * 100)
+        except DwcpError as error:
+            failures.append(error)
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(5)
+    assert [type(error) for error in failures] == [UnreachableError]
+    client.close()
+    server.close()

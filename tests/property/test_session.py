@@ -5,6 +5,8 @@ What nobody foresaw is turned into an error of its own (`errors.unexpected`); he
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -25,6 +27,7 @@ from dwcp.errors import DwcpError, Interrupted, UnreachableError
 from dwcp.files.root import Root
 from dwcp.hde import codecs
 from dwcp.hde.hashes import MIN_LEAF, XXH3
+from dwcp.links.interface import Delivery
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
@@ -33,7 +36,7 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.sender import Sender
 from dwcp.transfer.settings import Compression
-from dwcp.transfer.source import TreeSource
+from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.frames import FrameReader
@@ -71,6 +74,9 @@ class MemoryLink:
     def set_read_timeout(self, seconds: float) -> None: ...
     def wire_bytes(self) -> tuple[int, int]:
         return 0, 0
+
+    def delivery(self) -> Delivery:
+        return Delivery()
 
     def round_trip_seconds(self) -> float | None:
         return None
@@ -201,7 +207,8 @@ class _Machine(RuleBasedStateMachine):
         errors = [message.message for message in self.control.heads if isinstance(message, m.Error)]
         assert not [text for text in [*errors, str(self.engine.error)] if "fault of this program" in text]
         assert sorted(path.name for path in self.directory.iterdir()) == ["export"]
-        assert len(os.listdir("/proc/self/fd")) == self.descriptors
+        # fewer where a connection of an earlier test in this process has ended meanwhile
+        assert len(os.listdir("/proc/self/fd")) <= self.descriptors
 
     def teardown(self) -> None:
         self.end()
@@ -424,3 +431,127 @@ def test_a_file_that_is_called_done_just_before_it_is_opened(tmp_path: Path) -> 
     sender.close()
     source.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _sender(source: Source, control: MemoryLink) -> Sender:
+    return Sender(
+        source,
+        Channel(control),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        compression=Compression.of(Config()),
+        pool=BufferPool(MIN_LEAF),
+        tally=Tally(),
+        idle_seconds=0.05,
+    )
+
+
+def test_a_stream_that_has_settled_to_its_end_keeps_its_size_when_the_session_is_lost() -> None:
+    """Its last leaf is shorter than the others, and nobody reads it a second time."""
+    content = os.urandom(MIN_LEAF + 1000)
+    source = StreamSource(io.BytesIO(content))
+    first = _sender(source, MemoryLink())
+    first.start()
+    first._scanner.join(PATIENCE)
+    first.handle(m.Need(files=[0]), b"")
+    link = MemoryLink()
+    thread = threading.Thread(target=first.run_stream, args=(0, Channel(link)), daemon=True)
+    thread.start()
+    wait_until(lambda: len([head for head in link.heads if isinstance(head, m.Block)]) == 2, "all of it is sent")
+    first.handle(m.Ack(file=0, leaves=[(0, 2)]), b"")
+    first.abort(UnreachableError("lost"))
+    in_time(thread.join, "the stream")
+    first.close()
+
+    control = MemoryLink()
+    second = _sender(source, control)
+    second.start()
+    second._scanner.join(PATIENCE)
+    digests = [XXH3.digest(content[:MIN_LEAF]), XXH3.digest(content[MIN_LEAF:])]
+    second.handle(m.Need(files=[0]), b"".join(digests))
+    wait_until(lambda: isinstance(control.heads[-1], m.FileEnd), "the end is told")
+    end = control.heads[-1]
+    assert isinstance(end, m.FileEnd)
+    assert (end.size, end.unchanged) == (len(content), [(0, 2)])
+    assert end.root == XXH3.root(b"".join(digests), len(content))
+    second.abort(Interrupted("the test is over"))
+    second.close()
+
+
+@pytest.mark.parametrize("size", [4, 6, MIN_LEAF])
+def test_a_stream_that_ends_elsewhere_than_what_came_of_it_is_not_published(tmp_path: Path, size: int) -> None:
+    """Though its hash is right: that is about digests and a size, and says nothing of what lies between."""
+    control = MemoryLink()
+    receiver = Receiver(
+        Root(tmp_path),
+        (b"x",),
+        Channel(control),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        delete=False,
+        delta=True,
+        pool=BufferPool(MIN_LEAF),
+        tally=Tally(),
+    )
+    receiver.start()
+    plain = m.encode_entries([m.Entry(path=b"", type="stream")])
+    receiver.handle(m.Entries(first=0, count=1, size=len(plain)), codecs.encode_names(plain))
+    receiver._planning.submit(bool).result(PATIENCE)
+    wait_until(lambda: any(isinstance(head, m.Need) for head in control.heads), "it is wanted")
+    digest = XXH3.digest(b"12345")
+    message = m.Block(file=0, leaf=0, size=5, codec=0, digest=digest)
+    receiver.run_stream(0, Channel(MemoryLink(frames.seal(message.kind, m.encode(message), b"12345") + b"12345")))
+    receiver.handle(m.FileEnd(file=0, size=size, root=XXH3.root(digest, size)), b"")
+    wait_until(lambda: any(isinstance(head, m.Error) for head in control.heads), "it is refused")
+    assert [head.code for head in control.heads if isinstance(head, m.Error)] == ["integrity"]
+    receiver.abort(Interrupted("the test is over"))
+    in_time(receiver.close, "the receiver")
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_a_lost_stream_carried_goes_again_once_and_only_if_it_did_not_arrive(tmp_path: Path) -> None:
+    """Both ends find the stream lost, and an acknowledgement comes in between."""
+    (tmp_path / "large").write_bytes(os.urandom(3 * MIN_LEAF))
+    source = TreeSource(Root(tmp_path), (b"large",))
+    tally = Tally()
+    sender = Sender(
+        source,
+        Channel(MemoryLink()),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        compression=Compression.of(Config()),
+        pool=BufferPool(MIN_LEAF),
+        tally=tally,
+        idle_seconds=0.05,
+    )
+    sender.start()
+    sender._scanner.join(PATIENCE)
+    sender.handle(m.Need(files=[0]), b"")
+    links = [MemoryLink(), MemoryLink()]
+
+    def run(number: int) -> None:
+        with contextlib.suppress(UnreachableError):
+            sender.run_stream(number, Channel(links[number]))
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(2)]
+
+    def carried(link: MemoryLink) -> list[int]:
+        return [message.leaf for message in link.heads if isinstance(message, m.Block)]
+
+    threads[0].start()
+    wait_until(lambda: len(carried(links[0])) == 3, "all of it is sent")
+    sender.stream_lost(0)
+    sender.handle(m.StreamLost(stream=0, reason="it broke"), b"")
+    sender.handle(m.Resend(file=0, leaves=[(2, 1)], reason="damaged"), b"")
+    assert sender.backlog() == 3
+    sender.handle(m.Ack(file=0, leaves=[(0, 1)]), b"")
+    threads[1].start()
+    wait_until(lambda: not sender.backlog() and len(carried(links[1])) >= 2, "the rest is sent again")
+    sender.handle(m.Done(files=[(0, 1)]), b"")
+    sender.handle(m.Finished(deleted=0, verified=True), b"")
+    for thread in threads:
+        in_time(thread.join, "a stream")
+    assert sorted(carried(links[1])) == [1, 2]
+    assert tally.read()["blocks_resent"] == 3
+    sender.close()
+    source.close()

@@ -149,6 +149,9 @@ class TlsLink(SocketLink):
             view = memoryview(part).cast("B")
             while view:
                 sent = self._when_ready(partial(self._tls.send, view[:SEND_PIECE]), self._write_timeout, self._stuck)
+                if not sent:
+                    # what OpenSSL calls a closed connection here is one that a fatal alert of the peer has ended
+                    raise UnreachableError(f"{self._description}: the peer has ended the connection")
                 view = view[sent:]
 
     def receive_into(self, view: memoryview) -> None:

@@ -7,10 +7,16 @@ from collections.abc import Iterable
 
 from typing_extensions import Buffer
 
+from dwcp.errors import UnreachableError
 from dwcp.links.interface import Delivery, Link
 from dwcp.wire import frames
-from dwcp.wire.frames import BodyError, Prefix
+from dwcp.wire.frames import BodyError, DamagedError, FrameError, NoFrameError, Prefix
 from dwcp.wire.messages import Message, decode, encode
+
+
+class DamagedLinkError(UnreachableError):
+    """Bytes were changed on the way, and nobody knows where the next frame begins: the link is lost like one that was
+    cut, and another one may well be whole."""
 
 
 class Meter:
@@ -64,6 +70,7 @@ class Channel:
         self.max_head = max_head
         self._send_lock = threading.Lock()
         self._prefix = memoryview(bytearray(frames.PREFIX_SIZE))
+        self._speaks_frames = False
 
     def send(self, message: Message, body: Buffer | None = None, body_hash: bytes | None = None) -> None:
         """Raises UnreachableError or TimeoutExpired, as the link does."""
@@ -75,20 +82,34 @@ class Channel:
                 self.link.send(head, body)
 
     def receive(self) -> tuple[Message, bytes]:
-        """The next message and its body. Raises EOFError at an orderly end, ProtocolError, or as the link does."""
+        """The next message and its body. Raises as `receive_head`: nobody asks again for a body that is damaged."""
         message, _, prefix = self.receive_head()
         body = bytearray(prefix.body_size)
-        self.receive_body(prefix, memoryview(body))
+        try:
+            self.receive_body(prefix, memoryview(body))
+        except BodyError as error:
+            raise self._damaged(error) from error
         return message, bytes(body)
 
     def receive_head(self) -> tuple[Message, bytes, Prefix]:
-        """The next message, its head as it travelled, and the prefix by which its body has to be received next."""
+        """The next message, its head as it travelled, and the prefix by which its body has to be received next.
+
+        Raises EOFError at an orderly end, ProtocolError, DamagedLinkError, or as the link does.
+        """
         self.link.receive_into(self._prefix)
-        prefix = frames.parse_prefix(bytes(self._prefix), self.max_body, self.max_head)
-        head = bytearray(prefix.head_size)
-        if head:
-            self.link.receive_into(memoryview(head))
-        prefix.check_head(head)
+        try:
+            prefix = frames.parse_prefix(bytes(self._prefix), self.max_body, self.max_head)
+            head = bytearray(prefix.head_size)
+            if head:
+                self.link.receive_into(memoryview(head))
+            prefix.check_head(head)
+        except DamagedError as error:
+            raise self._damaged(error) from error
+        except NoFrameError as error:
+            if not self._speaks_frames:
+                raise
+            raise self._damaged(error) from error
+        self._speaks_frames = True
         raw = bytes(head)
         return decode(prefix.kind, raw), raw, prefix
 
@@ -98,5 +119,8 @@ class Channel:
             self.link.receive_into(view)
             prefix.check_body(view)
 
+    def _damaged(self, error: FrameError | BodyError) -> DamagedLinkError:
+        return DamagedLinkError(f"{self.link.description}: {error}")
 
-__all__ = ["BodyError", "Channel", "Meter"]
+
+__all__ = ["BodyError", "Channel", "DamagedLinkError", "Meter"]

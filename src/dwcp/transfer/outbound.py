@@ -171,7 +171,7 @@ class Outbound:
         while True:
             try:
                 session, self._session = self._session, None
-                session = session or self._dial()
+                session = session or self._dial(again=connected)
                 connected = True
                 return self._attempt(session)
             except TemporaryError as error:
@@ -190,9 +190,15 @@ class Outbound:
                 if self._cancelled.wait(wait):
                     raise Interrupted("cancelled") from error
 
-    def _dial(self) -> Dialled:
-        order = self._order
-        return begin_session(self._node, order.address, order.fingerprint, self._node.config.transport.initial_streams)
+    def _dial(self, *, again: bool) -> Dialled:
+        order, ahead = self._order, self._node.config.transport.initial_streams
+        try:
+            return begin_session(self._node, order.address, order.fingerprint, ahead)
+        except ProtocolError as error:
+            if not again:
+                raise
+            # it spoke the protocol a moment ago: what one of us got was changed on the way
+            raise UnreachableError(str(error)) from error
 
     def _attempt(self, session: Dialled) -> TransferResult:
         self._sockets = dict(session.effective.settings)

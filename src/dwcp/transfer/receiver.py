@@ -21,7 +21,7 @@ from dwcp.files.staging import Staging
 from dwcp.hde import codecs, delta
 from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
-from dwcp.transfer.channel import BodyError, Channel
+from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.incoming import BASELINE, Incoming
@@ -405,7 +405,7 @@ class Receiver:
             self.tell_and_abort(failure(error, "cannot write to", os.fsencode(self._root.path)))
         except (ProtocolError, TemporaryError) as error:
             if not self.finished.is_set():
-                self._tally.add("frames_corrupt", isinstance(error, ProtocolError))
+                self._tally.add("frames_corrupt", isinstance(error, ProtocolError | DamagedLinkError))
                 log.warning("a stream broke", stream=number, link=channel.link.description, reason=str(error))
                 self._control.send(m.StreamLost(stream=number, reason=str(error)[:1000]))
             raise
@@ -585,11 +585,26 @@ class Receiver:
                 if file.origin[leaf] == BASELINE:
                     self._copy_from_base(file, leaf, fd)
             os.ftruncate(fd, file.size)
+            if file.is_stream:
+                self._check_end(file, fd)
             apply_metadata(fd, file.entry.mode, time.time_ns() if file.is_stream else file.entry.mtime_ns)
         except DwcpError as error:
             self._fail(file, error)
             return
         self._committer.ready(file)
+
+    def _check_end(self, file: Incoming, fd: int) -> None:
+        """Of a stream, whose size is only known from its end: the last leaf has to reach to there, and no further.
+
+        Raises IntegrityError.
+        """
+        if not file.leaves:
+            return
+        last = file.leaves - 1
+        digest = bytes(file.hashes[last * self._hash.size : (last + 1) * self._hash.size])
+        with self._pool.buffer(file.leaf_bytes(last)) as view:
+            if os.preadv(fd, [view], last * file.leaf_size) != len(view) or self._hash.digest(view) != digest:
+                raise IntegrityError(f"{display(file.entry.path)} has another size than what came of it")
 
     def _is_baseline_itself(self, file: Incoming) -> bool:
         return (

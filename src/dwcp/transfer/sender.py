@@ -42,6 +42,7 @@ from dwcp.transfer.work import (
     PACK_BYTES,
     PACK_FILE,
     PACKED,
+    QUEUED,
     LeafTask,
     Mode,
     Outgoing,
@@ -332,7 +333,7 @@ class Sender:
         turn, count, kept = reader.take_over()
         file.reader, file.hashes = reader, reader.hashes
         for leaf in sorted(set(range(count)) - set(kept)):
-            self._feed_settled(file, leaf)
+            self._feed_settled(file, leaf, reader.leaf_bytes(leaf))
         for leaf in kept:
             self._feed_leaf(file, leaf, reader.leaf_bytes(leaf), mode)
         while (leaf_read := reader.next_leaf(turn)) is not None:
@@ -345,7 +346,7 @@ class Sender:
         if last:
             self._end_phase(file)
 
-    def _feed_settled(self, file: Outgoing, leaf: int) -> None:
+    def _feed_settled(self, file: Outgoing, leaf: int, size: int) -> None:
         """A leaf that an earlier session settled: the receiver must still have it, nobody else has."""
         digest = bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size])
         if not file.receiver_has(leaf, digest):
@@ -354,10 +355,10 @@ class Sender:
             )
         with file.lock:
             file.leaves = max(file.leaves, leaf + 1)
-            file.size = max(file.size, (leaf + 1) * MIN_LEAF)
+            file.size = max(file.size, leaf * MIN_LEAF + size)
             file.unchanged.append(leaf)
-            file.settled_bytes += MIN_LEAF
-        self.progress.add(bytes_total=MIN_LEAF, bytes_done=MIN_LEAF)
+            file.settled_bytes += size
+        self.progress.add(bytes_total=size, bytes_done=size)
 
     def _feed_leaf(self, file: Outgoing, leaf: int, size: int, mode: Mode) -> None:
         with file.lock:
@@ -416,17 +417,20 @@ class Sender:
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
         with file.lock:
-            # anything else was never sent, or has arrived in another copy
-            under_way = [leaf for leaf in leaves if leaf in file.unacked or PACKED in file.unacked]
-        for leaf in under_way:
-            self._again(file, leaf)
+            # anything else was never sent, has arrived in another copy, or goes again already
+            asked = {PACKED if PACKED in file.unacked else leaf for leaf in leaves}
+            under_way = [leaf for leaf in asked if file.unacked.get(leaf, QUEUED) != QUEUED]
+            self._again(file, under_way)
 
-    def _again(self, file: Outgoing, leaf: int) -> None:
-        self._tally.add("blocks_resent")
-        if PACKED in file.unacked:
-            self._work.add_small([file])
-        else:
-            self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
+    def _again(self, file: Outgoing, leaves: list[int]) -> None:
+        """Queues what was sent once more. Call with the file's lock held."""
+        self._tally.add("blocks_resent", len(leaves))
+        for leaf in leaves:
+            file.unacked[leaf] = QUEUED
+            if leaf == PACKED:
+                self._work.add_small([file])
+            else:
+                self._work.add(LeafTask(file, leaf, Mode.WHOLE, again=True))
 
     def _stream_lost_there(self, message: m.StreamLost) -> None:
         """Raises IntegrityError when the peer loses one stream after the other and nothing arrives in between: what we
@@ -540,9 +544,7 @@ class Sender:
             channel.link.shutdown()
         for file in list(self._files.values()):
             with file.lock:
-                lost = [leaf for leaf, stream in file.unacked.items() if stream == number]
-            for leaf in lost:
-                self._again(file, leaf)
+                self._again(file, [leaf for leaf, stream in file.unacked.items() if stream == number])
 
     def _perform(self, task: Task, stream: int, channel: Channel) -> None:
         if isinstance(task, PackTask):
@@ -568,6 +570,9 @@ class Sender:
 
     def _leaf(self, task: LeafTask, view: memoryview, stream: int, channel: Channel) -> None:
         file, leaf = task.file, task.leaf
+        if task.again and leaf not in file.unacked:
+            # it has arrived after all: the acknowledgement was on its way when the stream was lost
+            return
         reader = self._reader(file)
         offset = leaf * file.leaf_size
         if reader.is_hole(offset, len(view)):

@@ -299,7 +299,7 @@ def confirm_stream(channel: Channel) -> m.Joined:
         joined, _ = _expect(channel, m.Joined)
     except EOFError as error:
         description = channel.link.description
-        raise ProtocolError(f"{description}: the peer closed a data connection during the handshake") from error
+        raise UnreachableError(f"{description}: the peer closed a data connection during the handshake") from error
     channel.max_head = MAX_HEAD
     return joined
 

@@ -211,6 +211,7 @@ class StreamReader:
         self._reading = threading.Lock()
         self._kept: dict[int, bytes] = {}
         self._next = 0
+        self._size = 0
         self._turn = 0
         self._ended = False
         self.hashes = bytearray()
@@ -244,6 +245,7 @@ class StreamReader:
                     return None
                 self._kept[leaf] = content
                 self._next += 1
+                self._size += len(content)
                 return leaf
 
     def is_turn(self, turn: int) -> bool:
@@ -270,9 +272,9 @@ class StreamReader:
         return len(content)
 
     def leaf_bytes(self, leaf: int) -> int:
-        """Size of a leaf that is kept."""
+        """Size of a leaf that was read, whether it is kept or not; the last one is mostly shorter."""
         with self._condition:
-            return len(self._kept[leaf])
+            return min(MIN_LEAF, self._size - leaf * MIN_LEAF)
 
     def is_hole(self, offset: int, size: int) -> bool:
         return False

@@ -86,7 +86,7 @@ class Outgoing:
     answered: bool = False
     """The receiver has said what it needs of it."""
     unacked: dict[int, int] = field(default_factory=dict)
-    """Leaf (or PACKED) to the stream that carried it last."""
+    """Leaf (or PACKED) to the stream that carried it last, or QUEUED."""
     forgotten: bool = False
     """It is settled: nobody may open it again."""
     settled_bytes: int = 0
@@ -114,6 +114,8 @@ class Outgoing:
 
 PACKED = -1
 """Stands for the one leaf of a file that rides in a pack, in `Outgoing.unacked`."""
+QUEUED = -1
+"""Stands for the stream there while a leaf waits to be sent again: both ends may find the same stream lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,14 @@ class FrameError(ProtocolError):
     """The bytes on a stream are no frame: the boundary of the next one is lost, the stream must be closed."""
 
 
+class NoFrameError(FrameError):
+    """The bytes don't begin like a frame: who sent them speaks something else, or they were changed on the way."""
+
+
+class DamagedError(FrameError):
+    """A frame that was changed on the way: nobody is at fault, but the stream is lost."""
+
+
 class BodyError(ProtocolError):
     """A frame's body is not what its hash says; the stream itself is still good."""
 
@@ -63,9 +71,9 @@ class Prefix:
     head_hash: int
 
     def check_head(self, head: Buffer) -> None:
-        """Raises FrameError when the head was changed on the way."""
+        """Raises DamagedError when the head was changed on the way."""
         if xxhash.xxh3_64_intdigest(head) != self.head_hash:
-            raise FrameError("a frame's head does not match its check: the stream was corrupted on the way")
+            raise DamagedError("a frame's head does not match its check: the stream was corrupted on the way")
 
     def check_body(self, body: Buffer) -> None:
         """Raises BodyError when the body was changed on the way."""
@@ -91,9 +99,9 @@ def parse_prefix(raw: bytes, max_body: int = MAX_BODY, max_head: int = MAX_HEAD)
     """Reads the PREFIX_SIZE bytes that begin a frame. Raises FrameError, before anything is allocated for it."""
     magic, kind, zero, head_size, body_size, body_hash, head_hash = _PREFIX.unpack_from(raw)
     if magic != MAGIC:
-        raise FrameError(f"this is no frame: it begins with {bytes(magic).hex()} instead of {MAGIC.hex()}")
+        raise NoFrameError(f"this is no frame: it begins with {bytes(magic).hex()} instead of {MAGIC.hex()}")
     if _CHECK.unpack_from(raw, _PREFIX.size) != (_check(raw[: _PREFIX.size]),):
-        raise FrameError("a frame's prefix does not match its check: the stream was corrupted on the way")
+        raise DamagedError("a frame's prefix does not match its check: the stream was corrupted on the way")
     if zero:
         raise FrameError(f"a frame of type {kind} has unknown flags {zero:#04x}")
     if head_size > max_head:
