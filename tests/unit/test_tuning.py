@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dwcp.testing.path import SimulatedPath
 from dwcp.tuning.leaves import leaf_log
 from dwcp.tuning.rate import HEADROOM, PROBE, RateLimit
-from dwcp.tuning.streams import SETTLE, Decision, Sample, StreamTuner
+from dwcp.tuning.streams import Decision, Sample, StreamTuner
 from dwcp.tuning.turns import FIRST, LAST, Turns
 
 STEP = 0.1
@@ -158,17 +158,6 @@ def test_leaves_are_among_those_that_ends_can_agree_on(trip: float, rate: float 
     assert 17 <= leaf_log(trip, rate, streams) <= 20
 
 
-def test_a_stream_that_needs_no_company_is_probed_for_first() -> None:
-    tuner = StreamTuner(4, 256, 32, 1.5, 0.0, fewer_first=True)
-    counts = {32}
-    for tick in range(200):
-        now = tick * 0.1
-        tuner.observe(now, Sample(delivered=int(now * 10e6), round_trip=0.02))
-        counts.add(tuner.streams)
-    assert min(counts) == 4
-    assert max(counts) == 32
-
-
 def test_no_two_streams_begin_their_model_at_once() -> None:
     turns, taken = Turns(), []
     for tick in range(120):
@@ -178,12 +167,3 @@ def test_no_two_streams_begin_their_model_at_once() -> None:
     assert taken[-1][0] <= LAST + 0.1
     together = max(sum(other == at for other, _ in taken) for at, _ in taken)
     assert together <= 2
-
-
-def test_a_known_path_is_opened_by_many_and_carried_by_what_filled_it_before() -> None:
-    tuner = StreamTuner(4, 256, 32, 1.5, 0.0, known=6)
-    assert tuner.streams == 32
-    decision = tuner.observe(SETTLE + 0.2, Sample(delivered=1, round_trip=0.02))
-    assert decision is not None
-    assert decision.streams == 6
-    assert StreamTuner(4, 256, 32, 1.5, 0.0, known=90).streams == 90

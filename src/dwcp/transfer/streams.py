@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import threading
 import time
+from collections.abc import Set
 from pathlib import Path
 
 import structlog
@@ -71,17 +72,15 @@ class StreamKeeper:
         self._failures = 0
         transport = node.config.transport
         now = time.monotonic()
+        # many windows open sooner than few: none begins with less than it is told to, even where fewer did before
+        initial = max(transport.initial_streams, memory.streams if memory is not None else 0)
         self._tuner = StreamTuner(
-            transport.min_streams,
-            transport.max_streams,
-            transport.initial_streams,
-            transport.stream_scaling_factor,
-            now,
-            known=memory.streams if memory is not None else None,
-            fewer_first=transport.congestion_algorithm == MODEL_BASED,
+            transport.min_streams, transport.max_streams, initial, transport.stream_scaling_factor, now
         )
         paces = isinstance(engine, Sender) and transport.congestion_algorithm == MODEL_BASED
         self._limit = RateLimit(now) if paces else None
+        self._sharing: Set[int] = set()
+        """Streams between which the limit is divided."""
         self._turns = Turns()
 
     def run(self) -> None:
@@ -146,11 +145,12 @@ class StreamKeeper:
         if decision is not None:
             log.info("stream count changes", peer=self._peer, streams=decision.streams, reason=decision.reason)
             self._engine.limit_streams(decision.streams)
-            if self._limit is not None:
-                self._limit.begin_anew()
-                self._node.pacer.limit(links, None)
-        if self._limit is not None and self._limit.observe(now, delivery.acked, delivery.resent, round_trip):
-            self._node.pacer.limit(links, self._limit.limit)
+        if self._limit is not None:
+            changed = self._limit.observe(now, delivery.acked, delivery.resent, round_trip)
+            if changed or (channels.keys() != self._sharing and self._limit.limit is not None):
+                # those that are left share what the others had
+                self._sharing = channels.keys()
+                self._node.pacer.limit(links, self._limit.limit)
         if self._limit is not None and self._limit.limit is not None:
             for number in self._turns.due(now, channels):
                 with contextlib.suppress(TemporaryError):

@@ -6,8 +6,7 @@ of the path, and what is dropped has to be sent again. The transfer knows better
 is what the path gives us. So it gives each an equal share of that, and a little more.
 
     state    while                                             limit
-    start    each sample delivers GROWTH more than the best    none: the streams find the path by themselves; also
-             after their number has changed
+    start    each sample delivers GROWTH more than the best    none: the streams find the path by themselves
     cruise   afterwards                                        HEADROOM times the best sample of the last WINDOW
              a sample loses more than TOO_LOSSY                that sample's own rate: the queue drains
     probe    for one sample every PROBE_EVERY seconds          PROBE times the best, because links get better too
@@ -42,12 +41,6 @@ class RateLimit:
         self._starting = True
         self._probe_at = 0.0
         self.limit: float | None = None
-
-    def begin_anew(self) -> None:
-        """Other streams than before share the path now: they find it by themselves again."""
-        self._starting = True
-        self._samples.clear()
-        self.limit = None
 
     def observe(self, now: float, delivered: int, resent: int, round_trip: float) -> bool:
         """`delivered` and `resent`: bytes acknowledged and bytes sent again, since the beginning; `round_trip` in

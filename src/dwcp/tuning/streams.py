@@ -3,10 +3,9 @@
 Hill climbing on what the streams deliver together, in both directions:
 
     state     after the sample                                         next
-    settling  (what a change set going is still on its way)            measuring, at first with what filled it before
+    settling  (what a change set going is still on its way)            measuring
     measuring nothing to compare with, path lossy by our own doing     step down: fewer streams may deliver the same
-    measuring nothing to compare with, else                            step up, and after the next hold down, in turn;
-                                                                       down first where nothing is lost, or as told
+    measuring nothing to compare with, else                            step up, and after the next hold down, in turn
     rising    the streams added last pay                               step up again, or hold at `maximum`
     rising    they don't                                               back to the count before, hold
     falling   fewer streams delivered as much                          step down again, or hold at `minimum`
@@ -40,8 +39,6 @@ OWN_LOSS = 0.05
 """Share of bytes sent again above which we suspect that our streams overrun the path: paths lose less by themselves."""
 AS_MUCH = 0.97
 """Fewer streams deliver as much as more did, within the noise of a sample."""
-CLEAN = 0.0005
-"""Share of bytes sent again up to which a single stream with a window can be expected to fill the path."""
 EMPTY_QUEUE = 1.15
 """Round trip, relative to the least that was seen, up to which no queue stands on the path."""
 CHANGED = 0.4
@@ -70,26 +67,12 @@ class Decision:
 class StreamTuner:
     """Feed `observe` as often as you like. Invariant: minimum <= streams <= maximum."""
 
-    def __init__(
-        self,
-        minimum: int,
-        maximum: int,
-        initial: int,
-        factor: float,
-        now: float,
-        *,
-        known: int | None = None,
-        fewer_first: bool = False,
-    ) -> None:
-        """`factor` > 1; `now`: monotonic seconds; `known`: how many filled the path before; `fewer_first`: one stream
-        alone could fill it, as with a congestion control that does not take loss for a full path, so what is probed
-        first is whether fewer do."""
+    def __init__(self, minimum: int, maximum: int, initial: int, factor: float, now: float) -> None:
+        """`factor` > 1; `now`: monotonic seconds."""
         self.minimum = minimum
         self.maximum = maximum
         self.factor = factor
-        # many windows open sooner than few, so none begins with less than it is told to, even where fewer will do
-        self.streams = max(minimum, min(maximum, max(initial, known or 0)))
-        self._known = max(minimum, known) if known is not None else None
+        self.streams = max(minimum, min(maximum, initial))
         self.goodput = 0.0
         """Bits per second of the newest sample that counts."""
         self._from: tuple[float, Sample] | None = None
@@ -98,7 +81,7 @@ class StreamTuner:
         self._starved = False
         self._least_round_trip = float("inf")
         self._before: tuple[int, float] | None = None
-        self._down_next: bool | None = fewer_first or None
+        self._down_next = False
         self._held: float | None = None
         self._hold = HOLD
         self._hold_until = 0.0
@@ -111,9 +94,6 @@ class StreamTuner:
             self._settled_at = self._start + _settling(sample)
         if now < self._settled_at:
             return None
-        known, self._known = self._known, None
-        if known is not None and known < self.streams:
-            return self._set(now, sample, known, "as many as filled this path before")
         if self._from is None:
             self._from, self._starved = (now, sample), False
             return None
@@ -134,9 +114,8 @@ class StreamTuner:
         self._held = None
         if loss > OWN_LOSS and self.streams > self.minimum:
             return self._step_down(now, sample, f"{loss:.0%} is sent again")
-        down = loss < CLEAN if self._down_next is None else self._down_next
-        self._down_next = not down
-        if down and self.streams > self.minimum:
+        self._down_next = not self._down_next
+        if not self._down_next and self.streams > self.minimum:
             return self._step_down(now, sample, "trying whether fewer do as well")
         return self._step_up(now, sample, "probing for more")
 
