@@ -19,7 +19,6 @@ from pathlib import Path
 from bench.emulated import RECEIVER, RECEIVER_HOST, SENDER, SENDER_HOST, inside
 
 START_SECONDS = 15.0
-RUN_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,8 @@ class Job:
     target: Path
     directory: Path
     congestion: str
+    seconds: float
+    """That the file takes at the link's rate."""
     patience: float
     """Seconds after which a program is stopped."""
     few_streams: bool
@@ -107,7 +108,7 @@ def _iperf3(streams: int) -> Run:
             client = inside(SENDER, "iperf3", "-c", RECEIVER_HOST, "-J", "-P", str(streams), "-n", str(job.size))
             try:
                 report = subprocess.run(
-                    [*client, "-C", job.congestion], check=True, capture_output=True, text=True, timeout=RUN_SECONDS
+                    [*client, "-C", job.congestion], check=True, capture_output=True, text=True, timeout=job.patience
                 )
                 process.communicate(timeout=START_SECONDS)
             finally:

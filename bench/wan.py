@@ -3,10 +3,10 @@
     DWCP_WANLINK=PROGRAM make bench-wan       see `emulated` for what PROGRAM has to do; not needed where netem is
 
 Everyone brings the same file, from one tmpfs to another, over the same link with the same congestion control, one after
-the other, in each round; medians count. The time is that of the whole command. Who is far behind in the first round is
-not run again, and who takes CUT_OFF times as long as the link would is stopped: what arrived counts. BENCH_ROUNDS, BENCH_SECONDS (of link
-rate that the file is worth), BENCH_PROFILES, BENCH_CONGESTION and BENCH_PEERS (parts of names, comma-separated) make a
-run smaller.
+the other, in each round; medians count. The time is that of the whole command. Who takes CUT_OFF times as long as the
+link would is stopped, and what arrived counts; who is far behind in the first round is not run in the others.
+BENCH_ROUNDS, BENCH_SECONDS (of link rate that the file is worth), BENCH_PROFILES, BENCH_CONGESTION and BENCH_PEERS
+(parts of names, comma-separated) make a run smaller.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _measure(case: Case, peers: list[Peer], directory: Path, notes: list[str]) -
         (directory / folder).mkdir(exist_ok=True)
     _noise(source, int(case.profile.rate * 1e6 / 8 * SECONDS))
     few = case.congestion == "bbr" and case.profile.round_trip <= SHORT
-    job = Job(source, directory / "to" / "copy", directory, case.congestion, SECONDS * CUT_OFF, few)
+    job = Job(source, directory / "to" / "copy", directory, case.congestion, SECONDS, SECONDS * CUT_OFF, few)
     with link(case.profile, case.congestion):
         for number in range(ROUNDS):
             for name, run in [(OURS, _dwcp), *((peer.name, peer.run) for peer in peers)]:
