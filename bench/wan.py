@@ -46,7 +46,7 @@ FEW_STREAMS = {"min_streams": 8, "initial_streams": 8}
 """What docs/operations.md advises for BBR where the round trip is short; elsewhere the defaults run."""
 SHORT = 50.0
 """Milliseconds of a round trip."""
-CUT_OFF = 3.0
+CUT_OFF = 2.0
 """Times the file's length at link rate after which a peer is stopped; what has arrived by then is its figure."""
 CONTENDER = 0.8
 """A peer that is slower than this share of our figure in the first round is not run again in the others."""
