@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +167,16 @@ def test_without_the_package_the_reason_is_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UnreachableError, match="RDMA needs the package ucxx"):
         Ucx(RdmaDevice("lo"))
+
+
+@needs_ucx
+def test_ucx_takes_no_signal_for_itself() -> None:
+    """SIGHUP, say, tells a manager to reload."""
+    code = (
+        "from dwcp.links.ucx import _load\n"
+        "line = lambda: next(l for l in open('/proc/self/status') if l.startswith('SigCgt'))\n"
+        # above 31 are those that the C library uses itself
+        "caught = lambda: int(line().split()[1], 16) & (2**31 - 1)\n"
+        "before = caught(); _load(); assert caught() == before, (before, caught())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

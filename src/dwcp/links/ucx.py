@@ -417,8 +417,9 @@ def _load() -> Any:
     # what UCX says of itself would go to standard output, where results are; its errors reach us as statuses
     for name, value in (("LOG_LEVEL", "fatal"), ("LOG_FILE", "stderr"), ("WARN_UNUSED_ENV_VARS", "n")):
         os.environ.setdefault(f"UCX_{name}", value)
-    # it would take SIGSEGV, SIGBUS and others for itself
+    # it would take SIGSEGV, SIGBUS and others for itself, and SIGHUP, by which a manager is told to reload
     os.environ.setdefault("UCX_HANDLE_ERRORS", "none")
+    os.environ.setdefault("UCX_DEBUG_SIGNO", "0")
     try:
         from ucxx._lib import libucxx
     except (ImportError, OSError) as error:
