@@ -167,3 +167,12 @@ def test_no_two_streams_begin_their_model_at_once() -> None:
     assert taken[-1][0] <= LAST + 0.1
     together = max(sum(other == at for other, _ in taken) for at, _ in taken)
     assert together <= 2
+
+
+def test_a_path_that_is_far_from_full_is_approached_in_large_steps() -> None:
+    path = SimulatedPath(rate=2e9, round_trip=0.05, loss=0.001)
+    tuner = StreamTuner(16, 512, 16, 1.5, 0.0)
+    decisions = drive(tuner, path, 60)
+    enough = [decision.streams > 0.7 * needed(path) for decision in decisions]
+    assert needed(path) > 128
+    assert enough.index(True) < 5, "steps of a half each would be six or more"

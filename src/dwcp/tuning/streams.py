@@ -7,6 +7,7 @@ Hill climbing on what the streams deliver together, in both directions:
     measuring nothing to compare with, path lossy by our own doing     step down: fewer streams may deliver the same
     measuring nothing to compare with, else                            step up, and after the next hold down, in turn
     rising    the streams added last pay                               step up again, or hold at `maximum`
+    rising    they brought as much as those before                     two steps at once: the path is far from full
     rising    they don't                                               back to the count before, hold
     falling   fewer streams delivered as much                          step down again, or hold at `minimum`
     falling   they didn't                                              back to the count before, hold
@@ -25,6 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRICE = 0.12
+IN_PROPORTION = 0.8
+"""Of the gain that as many more streams would bring if each of them delivered what those before do."""
 MEASURE = 1.0
 """Seconds of a sample at least, and MEASURE_TRIPS round trips: several periods of a loss-based congestion control are
 not to be had, so that no single sample is believed for longer than a hold."""
@@ -130,12 +133,14 @@ class StreamTuner:
         empty = 0 < loss < OWN_LOSS and sample.round_trip < self._least_round_trip * EMPTY_QUEUE
         if 1 + gain > (1.0 if empty else (self.streams / count) ** PRICE):
             self._hold = HOLD
-            return self._step_up(now, sample, f"{self.streams} streams brought {gain:+.0%}")
+            far = gain > IN_PROPORTION * (self.streams / count - 1)
+            return self._step_up(now, sample, f"{self.streams} streams brought {gain:+.0%}", steps=2 if far else 1)
         return self._back(now, sample, count, f"{self.streams} streams brought {gain:+.0%}, not worth it")
 
-    def _step_up(self, now: float, sample: Sample, reason: str) -> Decision | None:
+    def _step_up(self, now: float, sample: Sample, reason: str, steps: int = 1) -> Decision | None:
         self._before = (self.streams, self.goodput)
-        return self._set(now, sample, min(self.maximum, max(self.streams + 1, int(self.streams * self.factor))), reason)
+        wanted = max(self.streams + 1, int(self.streams * self.factor**steps))
+        return self._set(now, sample, min(self.maximum, wanted), reason)
 
     def _step_down(self, now: float, sample: Sample, reason: str) -> Decision | None:
         self._before = (self.streams, self.goodput)
