@@ -63,15 +63,14 @@ def timed(job: Job, command: list[str]) -> float:
     it fails or the file is not whole."""
     for old in job.target.parent.iterdir():
         old.unlink()
-    began = time.monotonic()
+    before, began = _received(), time.monotonic()
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=job.patience, check=False
         )
     except subprocess.TimeoutExpired:
-        # under a name of its own, in some cases as a sparse file: blocks count
-        arrived = sum(file.stat().st_blocks * 512 for file in job.target.parent.iterdir())
-        return arrived * 8 / job.patience / 1e6
+        # not by the file: some set aside all of its blocks before anything comes
+        return (_received() - before) * 8 / job.patience / 1e6
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:6])}...: {(done.stderr or done.stdout).strip()[-500:]}")
@@ -79,6 +78,13 @@ def timed(job: Job, command: list[str]) -> float:
         raise RuntimeError(f"{command[4]} left {job.target.stat().st_size} of {job.size} bytes")
     job.target.unlink()
     return job.size * 8 / seconds / 1e6
+
+
+def _received() -> int:
+    """Bytes that have come over the link to the receiver's side, headers included."""
+    table = subprocess.run(inside(RECEIVER, "cat", "/proc/net/dev"), check=True, capture_output=True, text=True).stdout
+    rows = [line.split(":") for line in table.splitlines() if ":" in line]
+    return sum(int(counts.split()[0]) for name, counts in rows if name.strip() != "lo")
 
 
 @contextlib.contextmanager
@@ -105,7 +111,7 @@ def _iperf3(streams: int) -> Run:
             assert process.stdout is not None
             while "listening" not in process.stdout.readline():
                 pass
-            client = inside(SENDER, "iperf3", "-c", RECEIVER_HOST, "-J", "-P", str(streams), "-n", str(job.size))
+            client = inside(SENDER, "iperf3", "-c", RECEIVER_HOST, "-J", "-P", str(streams), "-t", f"{job.seconds:.0f}")
             try:
                 report = subprocess.run(
                     [*client, "-C", job.congestion], check=True, capture_output=True, text=True, timeout=job.patience
