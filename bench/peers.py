@@ -62,7 +62,9 @@ def timed(job: Job, command: list[str]) -> float:
     """Mbit/s of a client's run, its start included; when it is stopped, of what had arrived. Raises RuntimeError when
     it fails or the file is not whole."""
     for old in job.target.parent.iterdir():
-        old.unlink()
+        # dwcp keeps a directory there for what is unfinished
+        if old.is_file():
+            old.unlink()
     before, began = _received(), time.monotonic()
     try:
         done = subprocess.run(
