@@ -38,6 +38,16 @@ def test_a_lossy_path_gets_the_streams_that_fill_it_and_not_many_more() -> None:
     assert decisions[0].streams == 48
 
 
+def test_streams_that_begin_with_more_than_they_can_keep_are_not_believed() -> None:
+    path = SimulatedPath(rate=500e6, round_trip=0.05, loss=0.001, opening=3.0)
+    tuner = StreamTuner(16, 256, 24, 1.5, 0.0, loss_based=True)
+    drive(tuner, path, 15)
+    assert 0.9 * needed(path) < tuner.streams < needed(path) * 1.6
+    path.delivered = path.resent = 0
+    drive(tuner, path, 60, start=15.0)
+    assert path.delivered * 8 / 60 > 0.95 * path.rate, "fewer are not tried where packets are lost and no queue builds"
+
+
 def test_a_path_that_few_streams_fill_is_left_with_few() -> None:
     path = SimulatedPath(rate=1e9, round_trip=0.02)
     tuner = StreamTuner(1, 256, 32, 1.5, 0.0)

@@ -27,9 +27,13 @@ class SimulatedPath:
     window_bits: float = 16 * 2**20 * 8
     overshoot: float = 0.0
     """Share of its rate that each stream offers above what fits, to probe: 0.25 for a BBR that nobody restrains."""
+    opening: float = 0.0
+    """Seconds for which streams that were added fill the path, before they meet losses and fall to `stream_rate`."""
     delivered: float = 0.0
     resent: float = 0.0
     queueing: bool = False
+    _streams: int = 0
+    _opening_left: float = 0.0
 
     def stream_rate(self) -> float:
         """What one stream alone would carry, in bits per second."""
@@ -39,7 +43,13 @@ class SimulatedPath:
     def run(self, seconds: float, streams: int) -> None:
         """Lets `streams` streams send for some time."""
         free = max(0.0, self.rate - self.cross_traffic)
+        self._opening_left -= seconds
+        if streams > self._streams:
+            self._opening_left = self.opening
+        self._streams = streams
         offered = streams * self.stream_rate()
+        if self._opening_left > 0:
+            offered = max(offered, free)
         carried = min(offered, free)
         self.queueing = offered > free
         self.delivered += carried * seconds / 8

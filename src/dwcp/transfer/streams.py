@@ -74,11 +74,16 @@ class StreamKeeper:
         now = time.monotonic()
         # many windows open sooner than few: none begins with less than it is told to, even where fewer did before
         initial = max(transport.initial_streams, memory.streams if memory is not None else 0)
+        model_based = transport.congestion_algorithm == MODEL_BASED
         self._tuner = StreamTuner(
-            transport.min_streams, transport.max_streams, initial, transport.stream_scaling_factor, now
+            transport.min_streams,
+            transport.max_streams,
+            initial,
+            transport.stream_scaling_factor,
+            now,
+            loss_based=not model_based,
         )
-        paces = isinstance(engine, Sender) and transport.congestion_algorithm == MODEL_BASED
-        self._limit = RateLimit(now) if paces else None
+        self._limit = RateLimit(now) if isinstance(engine, Sender) and model_based else None
         self._sharing: Set[int] = set()
         """Streams between which the limit is divided."""
         self._turns = Turns()
