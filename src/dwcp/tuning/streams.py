@@ -9,7 +9,7 @@ Hill climbing on what the streams deliver together, in both directions:
     measuring nothing to compare with, else                            step up, and after the next hold down, in turn
     rising    the streams added last pay                               step up again, or hold at `maximum`
     rising    they brought as much as those before                     two steps at once: the path is far from full
-    rising    they delivered less, and no queue builds                 step up: those before had not settled
+    rising    they don't pay, no queue builds, it carried more before   step up: those before had not settled
     rising    they don't pay                                           back to the count before, hold
     falling   fewer streams delivered as much                          step down again, or hold at `minimum`
     falling   they didn't                                              back to the count before, hold
@@ -201,7 +201,7 @@ class StreamTuner:
             self._hold = HOLD
             far = gain > IN_PROPORTION * (self.streams / count - 1)
             return self._step_up(now, sample, f"{self.streams} streams brought {gain:+.0%}", steps=2 if far else 1)
-        if empty and self._loss_based and gain < -FALLEN:
+        if empty and self._loss_based and self.goodput < self._carried * (1 - FALLEN):
             return self._fill(now, sample)
         self._carried = self.goodput
         return self._back(now, sample, count, f"{self.streams} streams brought {gain:+.0%}, not worth it")
