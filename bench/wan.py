@@ -12,7 +12,6 @@ BENCH_ROUNDS, BENCH_SECONDS (of link rate that the file is worth), BENCH_PROFILE
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -74,15 +73,14 @@ def main() -> int:
         for congestion in goals
         if _wanted("BENCH_PROFILES", str(profile)) and _wanted("BENCH_CONGESTION", congestion)
     ]
-    directory = Path(tempfile.mkdtemp(prefix="dwcp-wan-", dir="/dev/shm"))
     try:
         for case in cases:
-            _measure(case, peers, directory, notes)
+            # another link is another peer: nothing that was learned of one is known of the next
+            with tempfile.TemporaryDirectory(prefix="dwcp-wan-", dir="/dev/shm") as directory:
+                _measure(case, peers, Path(directory), notes)
     except NoLinkError as error:
         print(f"no link can be emulated here: {error}")
         return 2
-    finally:
-        shutil.rmtree(directory)
     notes.append(f"Mbit/s, medians of {ROUNDS}; files of {SECONDS:g} s at link rate")
     bars("wan", [(f"{case.profile}, {case.congestion}", case.profile.rate, _medians(case)) for case in cases])
     return finish("wan", list(_rows(cases, peers)), notes)
