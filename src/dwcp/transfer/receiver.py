@@ -7,7 +7,6 @@ baselines and put files together; one for each stream receives, verifies and wri
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +17,17 @@ import structlog
 from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, fault, from_code
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
-from dwcp.hde import codecs, delta
-from dwcp.hde.hashes import HASHES, MAX_LEAF, XXH3
+from dwcp.hde import codecs
+from dwcp.hde.hashes import HASHES, MAX_LEAF
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
 from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.encoding import Baseline, decode_leaf
+from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
-from dwcp.transfer.progress import Progress
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
@@ -45,8 +45,8 @@ MAX_ENTRIES_BODY = m.MAX_ENTRIES_SIZE + 64 * 1024
 log = structlog.get_logger()
 
 
-class Receiver:
-    """One transfer's receiving end on one session. `finished` is set when it ends, `error` says how if not well."""
+class Receiver(Engine):
+    """One transfer's receiving end."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Receiver:
         tally: Tally,
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
-        self._control = control
+        super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
         self._pool = pool
@@ -70,7 +70,6 @@ class Receiver:
         self._least_leaf = least_leaf
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
-        self._lock = threading.Lock()
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
         self._is_stream = self._finishing = self._closing = False
@@ -94,27 +93,15 @@ class Receiver:
         )
         self._planning = ThreadPoolExecutor(1, "dwcp-plan")
         self._hashing = ThreadPoolExecutor(HASHERS, "dwcp-hash")
-        self.progress = Progress()
-        self.finished = threading.Event()
-        self.error: DwcpError | None = None
-        self.verified = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._committer.start()
 
-    def abort(self, error: DwcpError) -> None:
-        """Ends the transfer with `error`, unless it has ended. What has been written stays for the next try."""
-        with self._lock:
-            if self.finished.is_set():
-                return
-            self.error = self.error or error
-            self.finished.set()
-
     def close(self) -> None:
         """After it has finished and its streams have ended: gives back everything."""
-        with self._lock:
+        with self._condition:
             self._closing = True
         self._planning.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
@@ -132,34 +119,14 @@ class Receiver:
 
     def _submit(self, pool: ThreadPoolExecutor, step: Callable[[], None]) -> None:
         """Has a step done by a helper thread, unless they are given back; the committer may still publish then."""
-        with self._lock:
+        with self._condition:
             if not self._closing:
-                pool.submit(self._guard, step)
+                pool.submit(self.guard, step)
 
-    def _guard(self, step: Callable[[], None]) -> None:
-        """Runs a step of a helper thread; what fails there ends the transfer."""
-        if self.finished.is_set():
-            return
-        try:
-            step()
-        except DwcpError as error:
-            self.tell_and_abort(error)
-        except OSError as error:
-            self.tell_and_abort(failure(error, "cannot work on", os.fsencode(self._root.path)))
-        except Exception as error:  # an executor would swallow it, and the transfer wait for ever
-            log.exception("a step of a transfer failed")
-            self.tell_and_abort(fault(error))
-
-    def tell_and_abort(self, error: DwcpError) -> None:
-        with self._lock:
-            # before the peer is told: its own end of the session may come back faster than we get to `abort`
-            self.error = self.error or (error if not self.finished.is_set() else None)
-        if not self.finished.is_set():
-            try:
-                self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
-            except DwcpError as lost:
-                log.info("the peer could not be told of the failure", reason=str(lost))
-        self.abort(error)
+    def _as_dwcp_error(self, error: Exception) -> DwcpError:
+        if isinstance(error, OSError):
+            return failure(error, "cannot work on", os.fsencode(self._root.path))
+        return super()._as_dwcp_error(error)
 
     @property
     def active_streams(self) -> int:
@@ -177,16 +144,6 @@ class Receiver:
         self._control.send(m.Streams(limit=limit))
 
     # -- what the sender says ------------------------------------------------------------------------------------------
-
-    def handle(self, message: m.Message, body: bytes) -> None:
-        """One message of the control connection. Raises ProtocolError for what has no place here."""
-        try:
-            self._handle(message, body)
-        except DwcpError:
-            raise
-        except Exception as error:
-            log.exception("a message cannot be handled through a fault of this program")
-            raise fault(error) from error
 
     def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
@@ -240,7 +197,7 @@ class Receiver:
             raise ProtocolError("the peer lost count of its files")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
         self._check(entries)
-        with self._lock:
+        with self._condition:
             self._unsettled += sum(weight(entry, self._least_leaf) for entry in entries)
             if self._unsettled > MAX_UNSETTLED_AT_ONCE:
                 raise ProtocolError("the peer announces more files at once than are allowed")
@@ -370,6 +327,10 @@ class Receiver:
                     file.base_fd = open_regular(file.base[-1], parent)
             return file.base_fd
 
+    def _baseline(self, file: Incoming) -> Baseline:
+        fd = self._base_fd(file)
+        return Baseline(file.base_size, lambda offset, view: os.preadv(fd, [view], offset))
+
     def _file_end(self, message: m.FileEnd) -> None:
         file = self._file(message.file)
         with file.lock:
@@ -388,7 +349,7 @@ class Receiver:
 
         Raises ProtocolError, UnreachableError or TimeoutExpired when it breaks; the sender is told.
         """
-        with self._lock:
+        with self._condition:
             self._active_streams += 1
         try:
             if confirm is not None:
@@ -407,7 +368,7 @@ class Receiver:
             if not self.finished.is_set():
                 self._tally.add("frames_corrupt", isinstance(error, ProtocolError | DamagedLinkError))
                 log.warning("a stream broke", stream=number, link=channel.link.description, reason=str(error))
-                self._control.send(m.StreamLost(stream=number, reason=str(error)[:1000]))
+                self._control.send(m.StreamLost(stream=number, reason=str(error)))
             raise
         except DwcpError as error:
             self.tell_and_abort(error)
@@ -415,7 +376,7 @@ class Receiver:
             log.exception("a stream failed", stream=number)
             self.tell_and_abort(fault(error))
         finally:
-            with self._lock:
+            with self._condition:
                 self._active_streams -= 1
 
     def _take(self, message: m.Message, prefix: Prefix, channel: Channel) -> None:
@@ -452,7 +413,7 @@ class Receiver:
             return
         self._tally.add("frames_corrupt")
         log.warning("a damaged block is asked for again", path=display(file.entry.path), leaf=leaf, reason=str(error))
-        self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)[:1000]))
+        self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)))
 
     def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
         file = self._file_or_none(block.file)
@@ -463,7 +424,7 @@ class Receiver:
                 return
             file.expect(block.leaf, block.size)
             try:
-                content, digest = self._decode(file, block, prefix, body)
+                content, digest = decode_leaf(block, body, prefix.body_hash, self._hash, lambda: self._baseline(file))
                 self._write(file, block, content)
             except (IntegrityError, ProtocolError):
                 raise
@@ -477,33 +438,9 @@ class Receiver:
         self._complete_if_whole(file)
 
     def _settled_bytes(self, size: int) -> None:
-        with self._lock:
+        with self._condition:
             self._wanted_bytes -= size
         self.progress.add(bytes_done=size)
-
-    def _decode(self, file: Incoming, block: m.Block, prefix: Prefix, body: memoryview) -> tuple[memoryview, bytes]:
-        """The leaf's content and digest. Raises IntegrityError when they don't belong together."""
-        literal_size = block.literal if block.ops else block.size
-        if literal_size > block.size:
-            raise ProtocolError("a delta brings more literal bytes than its leaf has")
-        literal = memoryview(codecs.decode(block.codec, body, literal_size))
-        if not block.digest:
-            if block.codec != codecs.NONE.id or block.ops or self._hash is not XXH3:
-                raise ProtocolError("a block without a digest must be plain")
-            return literal, prefix.body_hash
-        content = literal
-        if block.ops:
-            base = self._base_fd(file)
-            content = memoryview(bytearray(block.size))
-
-            def read(offset: int, view: memoryview) -> int:
-                # where no file can end, the kernel would call it an error of the disk
-                return os.preadv(base, [view], offset) if offset + len(view) <= file.base_size else 0
-
-            delta.assemble(block.ops, literal, content, read)
-        if self._hash.digest(content) != block.digest:
-            raise IntegrityError(f"leaf {block.leaf} does not match its digest")
-        return content, block.digest
 
     def _write(self, file: Incoming, block: m.Block, content: memoryview) -> None:
         fd, fresh = self._open_for_writing(file)
@@ -648,40 +585,38 @@ class Receiver:
     def _fail(self, file: Incoming, error: DwcpError) -> None:
         """The file cannot be received; the others go on."""
         log.warning("a file could not be received", path=display(b"/".join(file.target)), reason=str(error))
-        self._control.send(m.Error(code=error.code, message=str(error)[:4000], file=file.id))
+        self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
         self.progress.failed(str(error))
         self._settle(file)
         self._finish_if_done()
 
     def _settle(self, file: Incoming) -> None:
         file.close()
-        with self._lock:
+        with self._condition:
             if self._files.pop(file.id, None) is not None:
                 self._settled += 1
                 self._unsettled -= weight(file.entry, self._least_leaf)
 
     def _finish_if_done(self) -> None:
-        with self._lock:
+        with self._condition:
             scanned = self._scanned
             if scanned is None or self._settled < scanned.count or self._finishing:
                 return
             self._finishing = True
-        self._submit(self._planning, lambda: self._finish(scanned))
+        self._submit(self._planning, lambda: self._finish_tree(scanned))
 
-    def _finish(self, scanned: m.Scanned) -> None:
+    def _finish_tree(self, scanned: m.Scanned) -> None:
         problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)
         for line in problems:
             self.progress.failed(line)
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
-        message = m.Finished(
-            deleted=self._tree.deleted, verified=self.verified, errors=[line[:1000] for line in problems[:64]]
-        )
-        with self._lock:
+        message = m.Finished(deleted=self._tree.deleted, verified=self.verified, errors=problems[:64])
+        with self._condition:
             # the peer leaves as soon as it has this, which must not look like a peer that left too early
             self._control.send(message)
-            self.finished.set()
+            self._finish()
 
 
 def write_all(fd: int, content: memoryview, offset: int) -> None:

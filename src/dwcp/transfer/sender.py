@@ -8,12 +8,10 @@ data connection.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
-from typing_extensions import Buffer
 
 from dwcp.errors import (
     DwcpError,
@@ -25,15 +23,15 @@ from dwcp.errors import (
     fault,
     from_code,
 )
-from dwcp.hde import codecs, delta
-from dwcp.hde.adaptive import Adaptive
-from dwcp.hde.hashes import HASHES, MIN_LEAF, XXH3, zero_digest
-from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, PAGE, average_chunk, unpack_index
+from dwcp.hde import codecs
+from dwcp.hde.hashes import HASHES, MIN_LEAF, zero_digest
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, unpack_index
 from dwcp.links.ucx import UcxLink
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.encoding import BlockEncoder, delta_ops
+from dwcp.transfer.engine import Engine
 from dwcp.transfer.pool import BufferPool
-from dwcp.transfer.progress import Progress
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
 from dwcp.transfer.work import (
@@ -62,8 +60,8 @@ ENTRY_BYTES = 128 * 1024
 log = structlog.get_logger()
 
 
-class Sender:
-    """One transfer's sending end on one session. `finished` is set when it ends, `error` says how if not well."""
+class Sender(Engine):
+    """One transfer's sending end."""
 
     def __init__(
         self,
@@ -78,20 +76,18 @@ class Sender:
         idle_seconds: float,
     ) -> None:
         """`idle_seconds`: an idle stream says PING this often."""
+        super().__init__(control)
         self._source = source
-        self._control = control
         control.max_body = MAX_BODY
         self._hash = HASHES[checksum]
         self._compression = compression
         self._least_leaf = least_leaf
-        self._adaptive = Adaptive(compression.threshold, enabled=compression.adaptive)
+        self._encoder = BlockEncoder(compression, self._hash)
         self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
-        self._adaptive_lock = threading.Lock()
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
-        self._condition = threading.Condition()
         self._announced = self._unsettled = 0
         self._unanswered_bytes = 0
         self._channels: dict[int, Channel] = {}
@@ -100,39 +96,19 @@ class Sender:
         self._settled_at_loss = -1
         self._scan_complete = True
         self._scan_told = False
-        self._scanner = threading.Thread(target=self._guard, args=(self._scan,), name="dwcp-scan", daemon=True)
-        self.progress = Progress()
-        self.finished = threading.Event()
-        self.error: DwcpError | None = None
-        self.verified = False
+        self._scanner = threading.Thread(target=self.guard, args=(self._scan,), name="dwcp-scan", daemon=True)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._scanner.start()
 
-    def abort(self, error: DwcpError) -> None:
-        """Ends the transfer with `error`, unless it has ended."""
-        with self._condition:
-            if self.finished.is_set():
-                return
-            self.error = self.error or error
-            self.finished.set()
-            self._condition.notify_all()
-        self._stop_streams()
-
     def close(self) -> None:
         """After it has finished: returns when nothing reads the source any more, which the caller closes."""
         if self._scanner.is_alive():
             self._scanner.join()
 
-    def _finish(self) -> None:
-        with self._condition:
-            self.finished.set()
-            self._condition.notify_all()
-        self._stop_streams()
-
-    def _stop_streams(self) -> None:
+    def _ended(self) -> None:
         self._work.close()
         for file in list(self._files.values()):
             if isinstance(file.reader, StreamReader):
@@ -148,26 +124,6 @@ class Sender:
                 if file.reader is not None:
                     file.reader.close()
                     file.reader = None
-
-    def _guard(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except DwcpError as error:
-            self.tell_and_abort(error)
-        except Exception as error:  # the thread would end alone, and the transfer wait for ever
-            log.exception("a step of a transfer failed")
-            self.tell_and_abort(fault(error))
-
-    def tell_and_abort(self, error: DwcpError) -> None:
-        with self._condition:
-            # before the peer is told: its own end of the session may come back faster than we get to `abort`
-            self.error = self.error or (error if not self.finished.is_set() else None)
-        if not self.finished.is_set() and not isinstance(error, TemporaryError):
-            try:
-                self._control.send(m.Error(code=error.code, message=str(error)[:4000]))
-            except DwcpError as lost:
-                log.info("the peer could not be told of the failure", reason=str(lost))
-        self.abort(error)
 
     @property
     def active_streams(self) -> int:
@@ -229,16 +185,6 @@ class Sender:
         self._control.send(m.Entries(first=first, count=len(entries), size=len(plain)), codecs.encode_names(plain))
 
     # -- what the receiver says ----------------------------------------------------------------------------------------
-
-    def handle(self, message: m.Message, body: bytes) -> None:
-        """One message of the control connection. Raises ProtocolError for what has no place here."""
-        try:
-            self._handle(message, body)
-        except DwcpError:
-            raise
-        except Exception as error:
-            log.exception("a message cannot be handled through a fault of this program")
-            raise fault(error) from error
 
     def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
@@ -317,7 +263,7 @@ class Sender:
         if file.entry.type == "stream":
             file.listed = False
             threading.Thread(
-                target=self._guard, args=(lambda: self._feed(file, mode),), name="dwcp-feed", daemon=True
+                target=self.guard, args=(lambda: self._feed(file, mode),), name="dwcp-feed", daemon=True
             ).start()
             return
         if not file.hashes:
@@ -600,73 +546,14 @@ class Sender:
         if view_is_zero:
             channel.send(m.Block(file=file.id, leaf=leaf, size=len(view), codec=codecs.ZERO.id, digest=digest))
             return
-        ops = self._ops(file, leaf, reader, view) if task.mode is Mode.DELTA else []
-        self._send_block(file, leaf, view, digest, ops, channel)
+        ops = delta_ops(file, leaf, reader, view) if task.mode is Mode.DELTA else []
+        self._encoder.send_leaf(channel, file, leaf, view, digest, ops)
 
     def _leaf_unchanged(self, file: Outgoing, leaf: int, digest: bytes) -> None:
         with file.lock:
             file.set_hash(leaf, digest)
             file.unchanged.append(leaf)
         self._leaf_settled(file, leaf)
-
-    def _ops(self, file: Outgoing, leaf: int, reader: Reader, view: memoryview) -> list[delta.Op]:
-        """The leaf as copies and literals; none where that saves nothing."""
-        index = file.index
-        if index is None:
-            return []
-        pages_a_leaf = file.leaf_size // PAGE
-        first_page = file.segment.index(leaf) * pages_a_leaf
-        ops = delta.in_place(view, leaf * file.leaf_size, index.pages, first_page)
-        if index.chunks and 2 * delta.literal_size(ops) > len(view):
-            ops = self._moved_ops(file, leaf, reader, view)
-        return ops if delta.literal_size(ops) < len(view) and len(ops) <= m.MAX_OPS else []
-
-    def _moved_ops(self, file: Outgoing, leaf: int, reader: Reader, view: memoryview) -> list[delta.Op]:
-        if file.index is None:
-            return []
-        offset = leaf * file.leaf_size
-        margin = 4 * average_chunk(file.base_size)
-        start = max(0, offset - margin)
-        size = min(file.size, offset + len(view) + margin) - start
-        window = memoryview(bytearray(size))
-        got = reader.read_into(start, window)
-        return delta.moved(window[:got], start, offset, len(view), file.base_size, file.index)
-
-    def _send_block(
-        self, file: Outgoing, leaf: int, view: memoryview, digest: bytes, ops: list[delta.Op], channel: Channel
-    ) -> None:
-        literal: Buffer = delta.literals(view, ops) if ops else view
-        size = memoryview(literal).nbytes
-        began = time.monotonic()
-        codec, body, tried = self._encode(literal)
-        plain = codec is codecs.NONE and not ops and self._hash is XXH3
-        message = m.Block(
-            file=file.id,
-            leaf=leaf,
-            size=len(view),
-            codec=codec.id,
-            # the frame's own hash says it where the body is the leaf as it is
-            digest=b"" if plain else digest,
-            ops=ops,
-            literal=size,
-        )
-        channel.send(message, body, body_hash=digest if plain else None)
-        if size:
-            self._observe(codec is not codecs.NONE, tried, size, time.monotonic() - began)
-
-    def _encode(self, content: Buffer) -> tuple[codecs.Codec, Buffer, bool]:
-        """(codec, body, whether compression was tried)."""
-        chosen = self._compression.codec
-        with self._adaptive_lock:
-            try_it = chosen is not codecs.NONE and self._adaptive.choose()
-        if not try_it:
-            return codecs.NONE, content, False
-        codec, body = codecs.encode(chosen, self._compression.level, content, self._compression.min_ratio)
-        return codec, body, True
-
-    def _observe(self, shrunk: bool, tried: bool, size: int, seconds: float) -> None:
-        with self._adaptive_lock:
-            self._adaptive.observe(shrunk, tried, size, seconds)
 
     def _leaf_done(self, task: LeafTask) -> None:
         if task.again:
@@ -708,7 +595,7 @@ class Sender:
         """The file cannot be sent; the others go on."""
         if file.id not in self._files:
             return
-        self._control.send(m.Error(code=error.code, message=str(error)[:4000], file=file.id))
+        self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
         self._settle_failed(file, str(error))
 
     def _reader(self, file: Outgoing) -> Reader:
@@ -742,11 +629,7 @@ class Sender:
             for file in riding:
                 with file.lock:
                     file.unacked[PACKED] = stream
-            began = time.monotonic()
-            codec, body, tried = self._encode(view[:at])
-            channel.send(m.Pack(codec=codec.id, size=at, files=packed), body)
-            if at:
-                self._observe(codec is not codecs.NONE, tried, at, time.monotonic() - began)
+            self._encoder.send_pack(channel, view[:at], packed)
 
     def _read_small(self, file: Outgoing, target: memoryview) -> None:
         reader = self._source.open(file.entry)

@@ -123,7 +123,7 @@ class ServedSession:
             log.warning("a session broke off", peer=self.peer, reason=str(error))
         if self._engine is None and not isinstance(error, TemporaryError | Interrupted):
             try:
-                self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+                self._channel.send(m.Error(code=error.code, message=str(error)))
             except DwcpError as gone:
                 log.debug("the peer could not be told", reason=str(gone))
 
@@ -151,7 +151,7 @@ class ServedSession:
         try:
             request()
         except DwcpError as error:
-            self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+            self._channel.send(m.Error(code=error.code, message=str(error)))
 
     # -- transfers -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class ServedSession:
             engine = self._receiver(request) if role is Role.RECEIVE else self._sender(request)
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
-            self._channel.send(m.Error(code=error.code, message=str(error)[:4000]))
+            self._channel.send(m.Error(code=error.code, message=str(error)))
             part(self._channel)
             return
         with self._lock:

@@ -312,7 +312,7 @@ class TransportServer:
             text = UNKNOWN_SESSION if joins_session else UNKNOWN_PEER
         with contextlib.suppress(DwcpError):
             # it may be gone, or never have spoken the protocol
-            channel.send(m.Error(code=error.code, message=text[:4000]))
+            channel.send(m.Error(code=error.code, message=text))
             if isinstance(error, AuthenticationError):
                 # it may have asked for something already
                 part(channel)
