@@ -5,11 +5,12 @@ It is a hint: a file that is missing, damaged or out of date costs a transfer so
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from dwcp.store import durable
 
 DIRECTORY = "paths"
 
@@ -38,9 +39,7 @@ def remember(state_dir: Path, peer: str, memory: PathMemory) -> None:
     path = _file(state_dir, peer, memory.congestion)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(memory))
-        temporary.replace(path)
+        durable.write(path, msgspec.json.encode(memory), sync=False)
     except OSError as error:
         log.info("what was learned of a path is not kept", peer=peer, reason=str(error))
 

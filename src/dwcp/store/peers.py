@@ -8,7 +8,6 @@ fingerprint from here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from dwcp.config.load import as_written
 from dwcp.config.model import BY_AUTHORITY, PeerSection
 from dwcp.config.yaml_reader import read
 from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
+from dwcp.store import durable
 
 FILE = "peers.yaml"
 CONFIGURATION = "configuration"
@@ -102,33 +102,17 @@ def _file(config: Config) -> Path:
 def _locked(directory: Path) -> Iterator[None]:
     """One command at a time changes the file: flock(2) on its directory, which replacing the file does not lose."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with durable.locked(directory):
+            yield
     except OSError as error:
         raise StateError(f"cannot use the state directory {directory}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _write(file: Path, peers: dict[str, PeerSection]) -> None:
     """Whole or not at all, also after a power cut."""
     written = {name: {key: value for key, value in as_written(peer).items() if value} for name, peer in peers.items()}
     text = _HEADER + yaml.safe_dump({"peers": written}, sort_keys=False, allow_unicode=True)
-    temporary = file.with_name(f"{FILE}.{os.getpid()}")
     try:
-        with temporary.open("w") as output:
-            os.fchmod(output.fileno(), 0o600)
-            output.write(text)
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(file)
-        descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        durable.write(file, text.encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StateError(f"cannot write {file}: {error.strerror}; run as the user that owns it") from error

@@ -15,6 +15,8 @@ import os
 import secrets
 from pathlib import Path
 
+from dwcp.store import durable
+
 OFF = "off"
 
 
@@ -66,9 +68,7 @@ def write_limit(state_dir: Path, rate: int | str | None) -> None:
     if rate is None:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(f"limit.{os.getpid()}")
-    temporary.write_text(f"{rate}\n")
-    temporary.replace(path)
+    durable.write(path, f"{rate}\n".encode())
 
 
 def _count(path: Path) -> int:
