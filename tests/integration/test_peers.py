@@ -16,7 +16,8 @@ import yaml
 from dwcp.config import Config
 from dwcp.config.model import PeerSection
 from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
-from dwcp.manager.statedir import Claim, tell_to_reload
+from dwcp.manager.statedir import tell_to_reload
+from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
 from dwcp.store.peers import add_peer, added_peers, origins, remove_peer, with_added
 from tests.processes import Daemon, run_dwcp, run_manager
@@ -145,7 +146,7 @@ def test_a_process_that_would_not_survive_the_signal_gets_none(tmp_path: Path) -
     """A library user's own process, without a handler; and one that merely has the number of a manager of old."""
     code = f"""
 import pathlib, signal, sys
-from dwcp.manager.statedir import Claim
+from dwcp.store.claim import Claim
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 claim = Claim(pathlib.Path({str(tmp_path)!r}))
 print("claimed", flush=True)

@@ -8,6 +8,7 @@ import click
 
 from dwcp.cli.options import configured, load
 from dwcp.errors import StateError, UsageError
+from dwcp.store.opening import open_existing
 from dwcp.store.shared_rate import OFF, read_limit, write_limit
 from dwcp.units import format_rate, parse_rate
 
@@ -24,14 +25,18 @@ def limit(rate: str | None, files: tuple[Path, ...], overrides: tuple[str, ...])
     It holds for the manager and for every dwcp beside it, within a second, also for transfers under way, and until it
     is set anew.
     """
-    state_dir = Path(load(files, overrides).storage.state_dir)
+    config = load(files, overrides)
+    state_dir = Path(config.storage.state_dir)
     if rate is not None:
+        parsed = _parsed(rate)
+        recorder = open_existing(config)
         try:
-            write_limit(state_dir, _parsed(rate))
+            write_limit(state_dir, parsed)
         except OSError as error:
             raise StateError(
                 f"cannot set the limit in {state_dir}: {error.strerror}; run as the user that the manager runs as"
             ) from error
+        recorder.write("limit", "set", rate=rate)
     now = read_limit(state_dir)
     if now is None:
         click.echo("as configured (transport.enable_pacing, pacing_rate, pacing_timetable)")

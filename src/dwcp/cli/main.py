@@ -20,6 +20,8 @@ _COMMANDS = {
     "peer": "dwcp.cli.trust:peer",
     "status": "dwcp.cli.status:status",
     "limit": "dwcp.cli.limit:limit",
+    "log": "dwcp.cli.log:log",
+    "state": "dwcp.cli.state:state",
     "lab": "dwcp.cli.lab:lab",
 }
 _SUMMARIES = {
@@ -31,6 +33,8 @@ _SUMMARIES = {
     "peer": "Add, list and remove peers, beside those in the configuration.",
     "status": "Show how the local manager is doing.",
     "limit": "Set how fast this node may send, from now on.",
+    "log": "Show what has happened at this node, whether or not a manager runs.",
+    "state": "Check the state directory; list, take and restore snapshots of it.",
     "lab": "Run a few nodes on this machine, to try things out.",
 }
 

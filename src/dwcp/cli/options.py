@@ -1,4 +1,4 @@
-"""What several commands take: where the configuration is, and PEER:PATH."""
+"""What several commands take, where the configuration is and PEER:PATH, and how they print a name."""
 
 from __future__ import annotations
 
@@ -54,3 +54,9 @@ def split_remote(text: str) -> tuple[str, str]:
     if not colon or not peer:
         raise UsageError(f"{text!r} names no peer; write PEER:EXPORT/PATH, for example node2:inbox/backup")
     return peer, path
+
+
+def printable(name: str) -> str:
+    """As it is, but for bytes that are no UTF-8 and for what could move a terminal's cursor."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

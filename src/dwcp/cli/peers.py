@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from dwcp.cli.options import configured, load, split_remote
+from dwcp.cli.options import configured, load, printable, split_remote
 from dwcp.cli.running import run
-from dwcp.store.identity import load_or_create
+from dwcp.store.opening import open_state
 from dwcp.transfer.client import RemoteEntry, connect
 
 _KINDS = {"dir": stat.S_IFDIR, "file": stat.S_IFREG, "symlink": stat.S_IFLNK, "export": stat.S_IFDIR, "special": 0}
@@ -36,10 +36,10 @@ def ls(target: str, as_json: bool, files: tuple[Path, ...], overrides: tuple[str
 
 
 def _line(entry: RemoteEntry) -> str:
-    name = _printable(entry.name)
+    name = printable(entry.name)
     if entry.kind == "export":
         return f"{name}/"
-    arrow = f" -> {_printable(entry.target)}" if entry.target else "/" if entry.kind == "dir" else ""
+    arrow = f" -> {printable(entry.target)}" if entry.target else "/" if entry.kind == "dir" else ""
     mode = stat.filemode(_KINDS.get(entry.kind, 0) | stat.S_IMODE(entry.mode))
     return f"{mode} {entry.size:>14} {_when(entry.mtime_ns)} {name}{arrow}"
 
@@ -50,12 +50,6 @@ def _when(mtime_ns: int) -> str:
     except (OverflowError, OSError, ValueError):
         # a year that no calendar here has
         return "-".ljust(16)
-
-
-def _printable(name: str) -> str:
-    """As it is, but for bytes that are no UTF-8 and for what could move a terminal's cursor."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 @click.command()
@@ -80,5 +74,4 @@ def ping(peer: str, count: int, files: tuple[Path, ...], overrides: tuple[str, .
 def show_id(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Show this node's name and fingerprint, for the peers section of other nodes."""
     config = load(files, overrides)
-    identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
-    click.echo(f"{config.node.name} {identity.fingerprint}")
+    click.echo(f"{config.node.name} {open_state(config).identity.fingerprint}")

@@ -14,7 +14,7 @@ from dwcp.config import Config
 from dwcp.config.model import NODE_NAME, PeerSection
 from dwcp.errors import UsageError
 from dwcp.manager.statedir import tell_to_reload
-from dwcp.store.identity import load_or_create
+from dwcp.store.opening import open_existing, open_state
 from dwcp.store.peers import CONFIGURATION, add_peer, origins, remove_peer, with_added
 from dwcp.transfer.node import Node
 from dwcp.transfer.session import discover
@@ -57,7 +57,8 @@ def add(
         raise UsageError(f"{name!r} cannot be a name; allowed: letters, digits, . _ -, at most 63")
     # checked before it is dialled
     _section(address, fingerprint or "sha256:" + "0" * 64)
-    identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
+    state = open_state(config)
+    identity = state.identity
     if fingerprint is None:
         fingerprint, calls_itself = discover(Node(config, identity), address)
         click.echo(f"found at {address}: node {calls_itself}, fingerprint {fingerprint}")
@@ -66,6 +67,7 @@ def add(
     if not add_peer(config, name, _section(address, fingerprint)):
         click.echo(f"peer {name} is known already")
         return
+    state.recorder.write("peer", "add", peer=name, address=address, fingerprint=fingerprint)
     click.echo(f"peer {name} is added: {address}, {fingerprint}")
     click.echo(tell_to_reload(Path(config.storage.state_dir)))
     click.echo(f"For it to know this node: dwcp peer add {config.node.name} HOST:PORT {identity.fingerprint}")
@@ -112,6 +114,8 @@ def _lines(config: Config, *, as_json: bool) -> list[str]:
 def remove(name: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Forget a peer that was added. Sessions that it has go on; it gets no new ones."""
     config = load_files(files, overrides)
+    recorder = open_existing(config)
     remove_peer(config, name)
+    recorder.write("peer", "remove", peer=name)
     click.echo(f"peer {name} is removed")
     click.echo(tell_to_reload(Path(config.storage.state_dir)))

@@ -350,6 +350,11 @@ class Storage(Section):
     )
     exports: dict[ExportName, Export] = Field(default_factory=dict, description="Directories for peers, by name.")
     resume_retention: Duration = duration("7d", "1m", "365d", "Age at which an unfinished file is given up.")
+    log_size: Size = size(64 * MIB, MIB, 2**40, "All of the transaction log; its oldest eighth goes for what is new.")
+    snapshot_interval: Duration = duration(
+        "6h", "1m", "30d", "Between two looks whether the state has changed; if so, a snapshot is taken."
+    )
+    snapshot_keep: int = integer(24, 1, 1000, "Snapshots of each reason that are kept: the newest.")
 
     @model_validator(mode="after")
     def _outside(self) -> Storage:

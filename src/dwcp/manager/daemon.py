@@ -133,6 +133,7 @@ def _reload(manager: Manager, load: Callable[[], Config], notifier: Notifier) ->
     except ConfigError as error:
         for line in error.problems:
             log.error("configuration is not taken over", problem=line)
+        manager.refused(error)
     else:
         applied, waiting = manager.reload(config)
         logs.configure(manager.config.node.log_level, manager.config.node.log_format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ import structlog
 from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
 from dwcp.config.model import Transport
-from dwcp.errors import NotFoundError
+from dwcp.errors import ConfigError, NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.component import Component
@@ -23,13 +24,21 @@ from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.component import MetricsComponent
+from dwcp.store import layout
+from dwcp.store.aftermath import Aftermath, aftermath
+from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
+from dwcp.store.recorder import Recorder
 from dwcp.supervise.breaker import BreakerStatus, worst
 from dwcp.supervise.health import NodeHealth, node_health
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
+
+LOG_GRACE = 5.0
+"""Seconds that the last records get to be written."""
 
 log = structlog.get_logger()
 
@@ -43,8 +52,9 @@ class Manager:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.board = Board()
         self._state_dir = Path(config.storage.state_dir)
+        self._recorder = Recorder(self._state_dir, config.storage.log_size)
+        self.board = Board(TransferRecording(self._recorder, command=False))
         self._runner: Runner | None = None
         self._began = time.monotonic()
 
@@ -60,12 +70,20 @@ class Manager:
     async def start(self) -> None:
         config = self._config
         statedir.prepare(self._state_dir)
-        self._claim = statedir.Claim(self._state_dir)
+        self._claim = Claim(self._state_dir)
+        try:
+            await asyncio.to_thread(
+                layout.bring_up, self._state_dir, config.storage.snapshot_keep, self._recorder.write
+            )
+            await asyncio.to_thread(self._begin_log)
+        except BaseException:
+            self._claim.release()
+            raise
         try:
             identity = load_or_create(self._state_dir / "identity", config.node.name)
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
-            self._peers = PeersComponent(self._server, lambda: self._config)
+            self._peers = PeersComponent(self._server, lambda: self._config, self._recorder.note)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
                 self,
@@ -75,11 +93,13 @@ class Manager:
                 token=statedir.api_token(self._state_dir),
                 certificate=(identity.certificate_file, identity.key_file),
             )
-            self._runner = Runner(self._components(), lambda: self._config)
+            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note)
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
-        except BaseException:
+        except BaseException as error:
+            self._recorder.note("node", "stop", reason=str(error) or type(error).__name__)
+            await asyncio.to_thread(self._recorder.close, LOG_GRACE)
             self._claim.release()
             self._runner = None
             raise
@@ -89,7 +109,7 @@ class Manager:
     def _components(self) -> dict[Component, tuple[str, ...]]:
         """Every component, and what it depends on. Adding one is a line here."""
         components: dict[Component, tuple[str, ...]] = {
-            StateComponent(self._state_dir): (),
+            StateComponent(self._state_dir, self._recorder, lambda: self._config): (),
             CompressionComponent(): (),
             self._metrics: (),
             self._http: ("metrics",),
@@ -102,6 +122,18 @@ class Manager:
             }
         return components
 
+    def _begin_log(self) -> None:
+        """Says how the run before ended, and closes what it left open."""
+        recorder = self._recorder
+        try:
+            before = aftermath(self._state_dir)
+        except OSError as error:
+            before = Aftermath(f"unknown: {error.strerror}")
+        recorder.write("node", "start", version=layout.program(), pid=os.getpid(), run_before=before.end)
+        for begun in before.open_transfers:
+            lost = {"state": "lost", "error": "the manager was killed; what had arrived is kept for the next try"}
+            recorder.write("transfer", "end", peer=begun.peer, **{**begun.detail, **lost})
+
     async def stop(self) -> None:
         """Finishes or journals what is under way, then stops everything."""
         if self._runner is None:
@@ -109,6 +141,8 @@ class Manager:
         await asyncio.to_thread(statedir.remove_run_file, self._state_dir)
         await self._runner.stop()
         self._runner = None
+        self._recorder.note("node", "stop")
+        await asyncio.to_thread(self._recorder.close, LOG_GRACE)
         self._claim.release()
         log.info("node is down", node=self._config.node.name)
 
@@ -118,10 +152,16 @@ class Manager:
         waiting = [key for key in changed if needs_restart(key)]
         applied = [key for key in changed if key not in waiting]
         self._config = self._blend(config)
+        self._recorder.log.size = self._config.storage.log_size
+        self._recorder.note("config", "reload", applied=applied, needs_restart=waiting)
         self._server.apply(self._config)
         if self._runner is not None:
             self._runner.apply(self._config)
         return applied, waiting
+
+    def refused(self, error: ConfigError) -> None:
+        """A configuration that was to be loaded cannot be."""
+        self._recorder.note("config", "refused", problems=error.problems)
 
     def _blend(self, config: Config) -> Config:
         """The new configuration, with what needs a restart as it was."""
@@ -173,6 +213,7 @@ class Manager:
             raise NotFoundError(f"no circuit breaker for {peer!r}; there are: {', '.join(names) or 'none'}")
         for name in names if peer is None else [peer]:
             self._peers.reset(name)
+            self._recorder.note("breaker", "reset", peer=name)
             log.info("circuit breaker was reset", peer=name)
 
     def recoveries(self) -> Mapping[str, RecoveryCounts]:

@@ -14,6 +14,7 @@ from dwcp.config import Config
 from dwcp.errors import DwcpError, TemporaryError
 from dwcp.files.root import Root
 from dwcp.files.staging import prune
+from dwcp.store.recorder import Note, untold
 from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
 from dwcp.supervise.health import HEALTHY, Health, Status
 from dwcp.transfer.probe import probe
@@ -127,9 +128,10 @@ class PeersComponent:
 
     name = "peers"
 
-    def __init__(self, server: TransportServer, config: Callable[[], Config]) -> None:
+    def __init__(self, server: TransportServer, config: Callable[[], Config], note: Note = untold) -> None:
         self._server = server
         self._config = config
+        self._note = note
         self._breakers: dict[str, Breaker] = {}
         self._latency: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -196,6 +198,7 @@ class PeersComponent:
             breaker.failed(time.monotonic(), str(error))
         after = breaker.status(time.monotonic())
         if after.state != before:
+            self._note("breaker", after.state, peer=breaker.name, was=before, reason=after.reason)
             log.warning("circuit breaker changes", peer=breaker.name, was=before, now=after.state, reason=after.reason)
 
 

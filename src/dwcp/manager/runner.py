@@ -11,6 +11,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.manager.component import Component
+from dwcp.store.recorder import Note, untold
 from dwcp.supervise.health import ComponentHealth, Health, Status
 from dwcp.supervise.order import dependants, start_order
 from dwcp.supervise.recovery import Phase, RecoveryCounts, RecoverySettings, Supervised
@@ -24,9 +25,12 @@ log = structlog.get_logger()
 
 
 class Runner:
-    def __init__(self, components: Mapping[Component, tuple[str, ...]], config: Callable[[], Config]) -> None:
+    def __init__(
+        self, components: Mapping[Component, tuple[str, ...]], config: Callable[[], Config], note: Note = untold
+    ) -> None:
         """`components`: each with the names of those it depends on."""
         self._config = config
+        self._note = note
         self._by_name = {component.name: component for component in components}
         self._depends_on = {component.name: needed for component, needed in components.items()}
         self._order = start_order(self._depends_on)
@@ -45,6 +49,7 @@ class Runner:
             for name in self._order:
                 await self._by_name[name].start()
                 started.append(name)
+                self._note("component", "start", component=name)
         except BaseException:
             for name in reversed(started):
                 await self._stop_one(name)
@@ -105,9 +110,16 @@ class Runner:
         except Exception as error:  # a component's own fault, whatever it is, is what the check is for
             health = Health(Status.UNHEALTHY, str(error) or type(error).__name__)
         now = time.monotonic()
+        phase, recovered = supervised.phase, supervised.counts().successes
         supervised.checked(health, now - began, now, time.time())
+        if supervised.counts().successes > recovered:
+            self._note("component", "recovered", component=name)
+        if supervised.phase is Phase.FAILED and phase is not Phase.FAILED:
+            self._note("component", "failed", component=name, reason=health.reason)
         # a component that was restarted is looked at again soon: its health counts once a check has said so
         if health.status is not before.status:
+            change = {"component": name, "was": before.status.value, "now": health.status.value}
+            self._note("component", "health", **change, reason=health.reason)
             log.warning(
                 "component health changes", component=name, was=before.status, now=health.status, reason=health.reason
             )
@@ -119,6 +131,7 @@ class Runner:
         log.warning(
             "component restarts", component=name, with_dependants=affected[1:], reason=supervised.status().reason
         )
+        self._note("component", "restart", component=name, with_dependants=affected[1:])
         for other in reversed(affected):
             await self._stop_one(other)
         try:
@@ -132,6 +145,8 @@ class Runner:
                 reason=str(error),
                 failed=supervised.phase is Phase.FAILED,
             )
+            failed = supervised.phase is Phase.FAILED
+            self._note("component", "failed" if failed else "restart-failed", component=name, reason=str(error))
             return
         supervised.started()
         await self._check(name)

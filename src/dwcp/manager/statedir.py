@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import structlog
+
+from dwcp.config import Config
 from dwcp.errors import StateError
-from dwcp.supervise.health import HEALTHY, Health
+from dwcp.store import layout, snapshots
+from dwcp.store.recorder import Recorder
+from dwcp.supervise.health import HEALTHY, Health, Status
 
 SUBDIRECTORIES = ("logs", "snapshots", "baselines", "identity")
 """The runbook's; backups and rollbacks know them by these names."""
+SYNC_INTERVAL = 1.0
+"""Seconds that a record may wait to be brought to the disk: what a power cut can cost. A kill costs nothing."""
+SNAPSHOT_RETRY = 60.0
+"""Seconds until a snapshot that failed is tried again, at the most."""
 _PROBE = 4096
+
+log = structlog.get_logger()
 
 
 def prepare(directory: Path) -> None:
@@ -28,36 +38,7 @@ def prepare(directory: Path) -> None:
         for name in SUBDIRECTORIES:
             (directory / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise StateError(
-            f"cannot use the state directory {directory}: {error.strerror}; "
-            f"make it writable for this user, or name another in storage.state_dir"
-        ) from error
-
-
-class Claim:
-    """flock(2) on `lock` in the state directory, which names the process that has it."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises StateError while another manager has it."""
-        self._path = directory / "lock"
-        try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateError(f"cannot open {self._path}: {error.strerror}; make it writable for this user") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            raise StateError(
-                f"another manager (pid {holder}) uses the state directory {directory}; "
-                f"stop that one, or give this one its own storage.state_dir"
-            ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        os.close(self._fd)
+        raise layout.unusable(directory, error) from error
 
 
 def write_run_file(directory: Path, name: str, addresses: Mapping[str, str]) -> None:
@@ -127,22 +108,73 @@ def api_token(directory: Path) -> str:
 
 
 class StateComponent:
-    """The `state` component: its check writes to the state directory and reads back."""
+    """The `state` component: its check writes to the state directory and reads back.
+
+    Beside that it brings the log to the disk, and takes snapshots.
+    """
 
     name = "state"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, recorder: Recorder, config: Callable[[], Config]) -> None:
         self._directory = directory
+        self._recorder = recorder
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+        self._no_snapshot = ""
 
     async def start(self) -> None:
         await asyncio.to_thread(prepare, self._directory)
+        self._task = asyncio.create_task(self._run(), name="dwcp-state")
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                # our own cancellation comes back
+                await self._task
+            self._task = None
 
     async def check(self) -> Health:
+        if self._task is None or self._task.done():
+            return Health(Status.UNHEALTHY, "no snapshots are taken any more")
         await asyncio.to_thread(self._write_and_read)
-        return HEALTHY
+        await asyncio.to_thread(self._recorder.retry)
+        reasons = [reason for reason in (self._recorder.failure, self._no_snapshot) if reason]
+        return Health(Status.DEGRADED, "; ".join(reasons)) if reasons else HEALTHY
+
+    async def _run(self) -> None:
+        due = time.monotonic() + await asyncio.to_thread(self._until_next)
+        while True:
+            await asyncio.sleep(SYNC_INTERVAL)
+            if self._recorder.unsynced:
+                await asyncio.to_thread(self._recorder.sync)
+            if time.monotonic() >= due:
+                due = time.monotonic() + await asyncio.to_thread(self._snapshot)
+
+    def _until_next(self) -> float:
+        """Seconds from the newest snapshot on; a clock that was set back makes it no longer than the interval."""
+        interval = self._config().storage.snapshot_interval
+        try:
+            newest = snapshots.find(self._directory)[:1]
+        except OSError:
+            # taking one tells what is wrong
+            return 0.0
+        ages = [time.time() - snapshot.manifest.taken_at.timestamp() for snapshot in newest]
+        return min(interval, max(0.0, interval - ages[0])) if ages else 0.0
+
+    def _snapshot(self) -> float:
+        """Takes one where something has changed; seconds until the next."""
+        storage = self._config().storage
+        try:
+            if snapshots.is_changed(self._directory):
+                layout.take_snapshot(self._directory, "interval", storage.snapshot_keep, self._recorder.note)
+        except StateError as error:
+            if not self._no_snapshot:
+                log.warning("no snapshot of the state could be taken", reason=str(error))
+            self._no_snapshot = str(error)
+            return min(storage.snapshot_interval, SNAPSHOT_RETRY)
+        self._no_snapshot = ""
+        return storage.snapshot_interval
 
     def _write_and_read(self) -> None:
         content = os.urandom(_PROBE)

@@ -27,6 +27,7 @@ from dwcp.store import durable, restore, snapshots
 from dwcp.store.claim import Claim, ClaimedError
 from dwcp.store.recorder import Note
 from dwcp.store.records import DamagedError, seal, unseal
+from dwcp.store.snapshots import Snapshot
 
 LAYOUT = 2
 FILE = "version"
@@ -52,6 +53,25 @@ def program() -> str:
 
 def read_version(state_dir: Path) -> Version | None:
     """None where nothing has been yet. Raises StateError where it cannot be read or is newer than this program."""
+    version = _read(state_dir)
+    if version is not None and version.layout > LAYOUT:
+        raise StateError(
+            f"the state directory {state_dir} is of version {version.layout}, made by dwcp {version.program}; this is "
+            f"dwcp {program()}, which knows versions up to {LAYOUT}: run the newer one, or go back to the snapshot "
+            f"that it took before its upgrade (`dwcp state list`, `dwcp state restore`)"
+        )
+    return version
+
+
+def found(state_dir: Path) -> Version:
+    """Whatever it is, for the record: 0 where it cannot be read."""
+    try:
+        return _read(state_dir) or Version(LAYOUT, program())
+    except StateError:
+        return Version(0, "")
+
+
+def _read(state_dir: Path) -> Version | None:
     path = state_dir / FILE
     try:
         line = path.read_bytes()
@@ -60,18 +80,24 @@ def read_version(state_dir: Path) -> Version | None:
     except OSError as error:
         raise StateError(f"cannot read {path}: {error.strerror}; run as the user that owns it") from error
     try:
-        version = msgspec.json.decode(unseal(line.removesuffix(b"\n")), type=Version)
+        return msgspec.json.decode(unseal(line.removesuffix(b"\n")), type=Version)
     except (DamagedError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(
             f"{path} is damaged ({error}): put a snapshot back (`dwcp state list`, `dwcp state restore`)"
         ) from error
-    if version.layout > LAYOUT:
-        raise StateError(
-            f"the state directory {state_dir} is of version {version.layout}, made by dwcp {version.program}; this is "
-            f"dwcp {program()}, which knows versions up to {LAYOUT}: run the newer one, or go back to the snapshot "
-            f"that it took before its upgrade (`dwcp state list`, `dwcp state restore`)"
-        )
-    return version
+
+
+def take_snapshot(state_dir: Path, reason: str, keep: int, note: Note) -> Snapshot:
+    """As `snapshots.take`, told in the log. Raises StateError."""
+    note("snapshot", "begin", reason=reason)
+    version = found(state_dir)
+    try:
+        taken = snapshots.take(state_dir, reason, keep, layout=version.layout, program=version.program)
+    except StateError as error:
+        note("snapshot", "failed", reason=reason, error=str(error))
+        raise
+    note("snapshot", "end", reason=reason, snapshot=taken.name, files=len(taken.manifest.files), bytes=taken.size)
+    return taken
 
 
 def bring_up(state_dir: Path, keep: int, note: Note) -> None:
@@ -82,14 +108,14 @@ def bring_up(state_dir: Path, keep: int, note: Note) -> None:
     """
     if restore.is_pending(state_dir):
         note("restore", "end", snapshot=restore.finish(state_dir), resumed=True)
-    found = read_version(state_dir)
+    before = read_version(state_dir)
     ours = Version(LAYOUT, program())
-    if found is None:
+    if before is None:
         _write(state_dir, ours)
-    elif found.layout < LAYOUT:
-        _migrate(state_dir, found, keep, note)
-    elif found != ours:
-        _change_program(state_dir, found, keep, note)
+    elif before.layout < LAYOUT:
+        _migrate(state_dir, before.layout, keep, note)
+    elif before != ours:
+        _change_program(state_dir, before.program, keep, note)
     _sweep(state_dir)
 
 
@@ -122,11 +148,11 @@ def unusable(state_dir: Path, error: OSError) -> StateError:
     )
 
 
-def _migrate(state_dir: Path, found: Version, keep: int, note: Note) -> None:
-    note("upgrade", "begin", was=found.layout, now=LAYOUT)
-    before = snapshots.take(state_dir, "before-upgrade", keep, layout=found.layout, program=found.program)
+def _migrate(state_dir: Path, was: int, keep: int, note: Note) -> None:
+    note("upgrade", "begin", was=was, now=LAYOUT)
+    before = take_snapshot(state_dir, "before-upgrade", keep, note)
     try:
-        for step in range(found.layout, LAYOUT):
+        for step in range(was, LAYOUT):
             _STEPS[step](state_dir)
     except OSError as error:
         raise StateError(
@@ -134,20 +160,19 @@ def _migrate(state_dir: Path, found: Version, keep: int, note: Note) -> None:
             f"run as the user that owns it; what was there is in {before.path}"
         ) from error
     _write(state_dir, Version(LAYOUT, program()))
-    note("upgrade", "end", was=found.layout, now=LAYOUT, snapshot=before.name)
-    log.info("the state directory was upgraded", was=found.layout, now=LAYOUT, snapshot=before.name)
+    note("upgrade", "end", was=was, now=LAYOUT, snapshot=before.name)
+    log.info("the state directory was upgraded", was=was, now=LAYOUT, snapshot=before.name)
 
 
-def _change_program(state_dir: Path, found: Version, keep: int, note: Note) -> None:
+def _change_program(state_dir: Path, was: str, keep: int, note: Note) -> None:
     try:
-        before = snapshots.take(state_dir, "before-upgrade", keep, layout=found.layout, program=found.program)
+        before = take_snapshot(state_dir, "before-upgrade", keep, note)
     except StateError as error:
         # nothing is changed but the name: no reason not to run
-        note("snapshot", "failed", reason=str(error))
         log.warning("no snapshot before this version takes over", reason=str(error))
         return
     _write(state_dir, Version(LAYOUT, program()))
-    note("upgrade", "end", was=found.program, now=program(), snapshot=before.name)
+    note("upgrade", "end", was=was, now=program(), snapshot=before.name)
 
 
 def _write(state_dir: Path, version: Version) -> None:

@@ -34,11 +34,12 @@ def untold(kind: str, event: str, *, peer: str = "", **detail: Value) -> None:
 class Recorder:
     """One process's hand on the log. `note` for those who must not wait, `write` for who may."""
 
-    def __init__(self, state_dir: Path, size: int) -> None:
-        """`size`: as of TransactionLog."""
+    def __init__(self, state_dir: Path, size: int, *, sync: bool = False) -> None:
+        """`size`: as of TransactionLog; `sync`: each record at once, for a process that does not live long."""
         self.log = TransactionLog(state_dir, size)
         self.unsynced = False
         """Something was written since the last `sync`."""
+        self._sync = sync
         self._lock = threading.Lock()
         self._dropped = 0
         self._reason = ""
@@ -58,23 +59,23 @@ class Recorder:
                 self._thread = threading.Thread(target=self._run, name="dwcp-log", daemon=True)
                 self._thread.start()
             try:
-                self._waiting.put_nowait(lambda: self._append(kind, event, peer, detail, sync=False))
+                self._waiting.put_nowait(lambda: self._append(kind, event, peer, detail))
             except queue.Full:
                 self._dropped += 1
                 self._reason = "the disk is slow"
 
-    def write(self, kind: str, event: str, *, peer: str = "", sync: bool = False, **detail: Value) -> None:
-        """Written, or counted as lost, when this returns; with `sync` through a power cut."""
-        self._append(kind, event, peer, detail, sync=sync)
+    def write(self, kind: str, event: str, *, peer: str = "", **detail: Value) -> None:
+        """Written, or counted as lost, when this returns."""
+        self._append(kind, event, peer, detail)
 
-    def _append(self, kind: str, event: str, peer: str, detail: dict[str, Value], *, sync: bool) -> None:
+    def _append(self, kind: str, event: str, peer: str, detail: dict[str, Value]) -> None:
         try:
             self._resume()
-            self.log.append(kind, event, peer=peer, detail=detail, sync=sync)
+            self.log.append(kind, event, peer=peer, detail=detail, sync=self._sync)
         except (OSError, ValueError) as error:
             self._failed(error)
         else:
-            self.unsynced = not sync
+            self.unsynced = not self._sync
 
     def retry(self) -> None:
         """Looks whether the log can be written again, where it could not."""

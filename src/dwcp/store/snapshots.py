@@ -47,7 +47,7 @@ MAX_FILES = 10_000
 MAX_MANIFEST = 4 * 2**20
 TRIES = 20
 """Looks at files that change meanwhile."""
-_NAME = re.compile(rf"\d{{8}}T\d{{6}}Z-({'|'.join(REASONS)})(-\d+)?")
+_NAME = re.compile(rf"(\d{{8}}T\d{{6}}Z)-({'|'.join(REASONS)})(?:-(\d{{1,6}}))?")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ def take(state_dir: Path, reason: str, keep: int, *, layout: int, program: str) 
             _sweep(directory)
             contents = read_state(state_dir)
             snapshot = _write(directory, contents, reason, layout, program)
-            prune(directory, keep)
+            _prune(state_dir, keep)
     except OSError as error:
         raise StateError(f"cannot take a snapshot in {directory}: {error.strerror}; {advice(error)}") from error
     return snapshot
@@ -106,14 +106,14 @@ def find(state_dir: Path) -> list[Snapshot]:
         with contextlib.suppress(StateError):
             # `check` tells what is wrong with it
             found.append(load(path))
-    return sorted(found, key=lambda snapshot: (snapshot.manifest.taken_at, snapshot.name), reverse=True)
+    return sorted(found, key=lambda snapshot: snapshot.manifest.taken_at, reverse=True)
 
 
 def paths(state_dir: Path) -> list[Path]:
-    """Of everything that has a snapshot's name. Raises OSError."""
+    """Of everything that has a snapshot's name, oldest first. Raises OSError."""
     directory = state_dir / DIRECTORY
     try:
-        return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+        return sorted((path for path in directory.iterdir() if _NAME.fullmatch(path.name)), key=_order)
     except FileNotFoundError:
         return []
 
@@ -194,6 +194,16 @@ def read_state(state_dir: Path) -> list[tuple[FileEntry, bytes]]:
     raise StateError(f"the files in {state_dir} change all the time; see which with `ls -lR --sort=time`")
 
 
+def is_changed(state_dir: Path) -> bool:
+    """Whether the state is another than in the newest snapshot. Raises StateError."""
+    try:
+        newest = find(state_dir)[:1]
+        now = [entry for entry, _ in read_state(state_dir)]
+    except OSError as error:
+        raise StateError(f"cannot read {error.filename or state_dir}: {error.strerror}; {advice(error)}") from error
+    return not newest or newest[0].manifest.files != now
+
+
 def is_state(name: str) -> bool:
     """Whether a name in the state directory is of its state."""
     return name not in NOT_STATE and not name.startswith(".") and not TEMPORARY.fullmatch(name)
@@ -205,15 +215,12 @@ def read_file(path: Path, size: int) -> bytes:
         return file.read(size + 1)
 
 
-def prune(directory: Path, keep: int) -> None:
+def _prune(state_dir: Path, keep: int) -> None:
     """Removes all but the newest `keep` for each reason. Raises OSError."""
-    by_reason: dict[str, list[Path]] = {}
-    for path in sorted(directory.iterdir(), reverse=True):
-        if match := _NAME.fullmatch(path.name):
-            by_reason.setdefault(match[1], []).append(path)
-    for found in by_reason.values():
-        for path in found[keep:]:
-            shutil.rmtree(path.rename(directory / f".{path.name}"))
+    for reason in REASONS:
+        found = [path for path in paths(state_dir) if _parts(path)[1] == reason]
+        for path in found[:-keep]:
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}")))
 
 
 def _sweep(directory: Path) -> None:
@@ -261,7 +268,8 @@ def _write(
 ) -> Snapshot:
     now = datetime.datetime.now(datetime.UTC)
     stem = f"{now:%Y%m%dT%H%M%SZ}-{reason}"
-    name = next(name for number in range(1, MAX_FILES) if not (directory / (name := _numbered(stem, number))).exists())
+    before = [_order(path)[1] for path in paths(directory.parent) if path.name.startswith(stem)]
+    name = f"{stem}-{max(before) + 1}" if before else stem
     made = directory / f".{name}"
     manifest = Manifest(now, reason, layout, program, [entry for entry, _ in contents])
     try:
@@ -282,8 +290,15 @@ def _write(
     return Snapshot(directory / name, manifest)
 
 
-def _numbered(stem: str, number: int) -> str:
-    return stem if number == 1 else f"{stem}-{number}"
+def _parts(path: Path) -> tuple[str, str, int]:
+    """When, why, and which one of that second."""
+    match = _NAME.fullmatch(path.name)
+    return (match[1], match[2], int(match[3] or 1)) if match else ("", "", 0)
+
+
+def _order(path: Path) -> tuple[str, int]:
+    when, _, number = _parts(path)
+    return when, number
 
 
 def _raise(error: OSError) -> None:

@@ -66,7 +66,6 @@ class TransactionLog:
         *,
         peer: str = "",
         detail: dict[str, Value] | None = None,
-        run: str | None = None,
         sync: bool = False,
     ) -> Record:
         """The record, which no kill can take away any more when this returns; nor a power cut, with `sync`.
@@ -78,8 +77,8 @@ class TransactionLog:
             try:
                 if end.cut:
                     cut: dict[str, Value] = {"bytes": len(end.cut), "text": repr(end.cut[:100])[2:-1]}
-                    self._write(end, self._record(end.next_seq, "log", "cut", "", cut, None))
-                record = self._record(end.next_seq, kind, event, peer, detail or {}, run)
+                    self._write(end, self._record(end.next_seq, "log", "cut", "", cut))
+                record = self._record(end.next_seq, kind, event, peer, detail or {})
                 self._write(end, record)
                 if sync:
                     os.fdatasync(end.fd)
@@ -96,9 +95,9 @@ class TransactionLog:
             finally:
                 os.close(descriptor)
 
-    def _record(self, seq: int, kind: str, event: str, peer: str, detail: dict[str, Value], run: str | None) -> Record:
+    def _record(self, seq: int, kind: str, event: str, peer: str, detail: dict[str, Value]) -> Record:
         tidied = {key: tidy(value) for key, value in detail.items()}
-        return Record(seq, datetime.datetime.now(datetime.UTC), run or self.run, kind, event, str(tidy(peer)), tidied)
+        return Record(seq, datetime.datetime.now(datetime.UTC), self.run, kind, event, str(tidy(peer)), tidied)
 
     def _write(self, end: _End, record: Record) -> None:
         line = encode(record)

@@ -18,7 +18,9 @@ import msgspec
 import yaml
 
 from dwcp.errors import DwcpError, StateError, TemporaryError, UsageError
+from dwcp.store import layout
 from dwcp.store.identity import load_or_create
+from dwcp.store.recorder import untold
 
 START_TIMEOUT = 20.0
 """Seconds for a node to become healthy; it takes well under two."""
@@ -77,7 +79,9 @@ def lab_up(directory: Path, nodes: int = 2, settings: Mapping[str, Mapping[str, 
     fingerprints: dict[str, str] = {}
     for name in names:
         (directory / name / "inbox").mkdir(parents=True, exist_ok=True)
-        fingerprints[name] = load_or_create(directory / name / "state" / "identity", name).fingerprint
+        state_dir = directory / name / "state"
+        layout.enter(state_dir, keep=1, note=untold)
+        fingerprints[name] = load_or_create(state_dir / "identity", name).fingerprint
     addresses = {name: ports[3 * number : 3 * number + 3] for number, name in enumerate(names)}
     for name in names:
         config = _config(directory, name, addresses, fingerprints)

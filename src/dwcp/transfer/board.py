@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 from dwcp.errors import NotFoundError
 
@@ -75,10 +76,19 @@ class TransferStatus:
         return left * 8 / self.rate if self.rate else None
 
 
+class Observer(Protocol):
+    """Is told in the transfer's own thread, before it begins and after it has ended; must not raise."""
+
+    def began(self, status: TransferStatus) -> None: ...
+
+    def ended(self, status: TransferStatus) -> None: ...
+
+
 class Board:
     """Live and recent transfers of one process. All methods may be called from any thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observer = observer
         self._clock = clock
         self._lock = threading.Lock()
         self._live: dict[str, _Live] = {}
@@ -100,6 +110,8 @@ class Board:
                 name = f"{status.id}-{number}"
             status = replace(status, id=name, started_at=time.time())
             self._live[name] = _Live(status, self._clock(), read, cancel)
+        if self._observer is not None:
+            self._observer.began(status)
         return name
 
     def end(self, transfer_id: str, state: State, error: str = "") -> None:
@@ -110,6 +122,8 @@ class Board:
         with self._lock:
             self._recent.appendleft(final)
             self._ended[state] += 1
+        if self._observer is not None:
+            self._observer.ended(final)
 
     def live(self) -> list[TransferStatus]:
         """Running transfers, oldest first."""

@@ -16,13 +16,14 @@ from typing import BinaryIO, Literal, TypeVar
 from dwcp.config import Config, default_files, load_config
 from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
 from dwcp.files.root import Root
-from dwcp.store.identity import load_or_create
+from dwcp.store.opening import open_state
 from dwcp.store.peers import with_added
-from dwcp.transfer.board import TransferStatus
+from dwcp.transfer.board import Board, TransferStatus
 from dwcp.transfer.download import StreamDestination
 from dwcp.transfer.node import Node
 from dwcp.transfer.outbound import Order, Outbound, TransferResult
 from dwcp.transfer.probe import address_of
+from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.session import Dialled, Standby, begin_session
 from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import messages as m
@@ -233,13 +234,14 @@ async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) ->
 def fingerprint(config: Config) -> str:
     """By which peers know the node of this configuration, as `dwcp id` shows it; an identity is made where there is
     none. Raises StateError."""
-    return load_or_create(Path(config.storage.state_dir) / "identity", config.node.name).fingerprint
+    return open_state(config).identity.fingerprint
 
 
 def _node(config: Config | None) -> Node:
-    config = with_added(config or load_config(default_files(os.environ), os.environ))
-    identity = load_or_create(Path(config.storage.state_dir) / "identity", config.node.name)
-    return Node(config, identity)
+    config = config or load_config(default_files(os.environ), os.environ)
+    state = open_state(config)
+    # read after that: a restore that was interrupted may have brought other peers
+    return Node(with_added(config), state.identity, Board(TransferRecording(state.recorder, command=True)))
 
 
 def _leave(session: Dialled) -> None:
