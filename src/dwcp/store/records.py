@@ -24,8 +24,8 @@ MAX_LINE = 64 * 1024
 """Bytes, newline included: a name (4 KiB) and a reason fit many times over, and no reader has to hold more."""
 MAX_TEXT = 1000
 """Characters of one value; what is longer is cut, and ends in an ellipsis."""
-MAX_VALUES = 20
-"""Values of one list; how many there are more is said in their place."""
+MAX_VALUES, MAX_VALUE = 20, 300
+"""Values of one list, and the characters of each; how many there are more is said in their place."""
 _CHECKSUM = 16
 
 KINDS = {
@@ -89,7 +89,7 @@ def unseal(line: bytes) -> bytes:
 
 
 def encode(record: Record) -> bytes:
-    """Raises ValueError for a record of more than MAX_LINE bytes, which `tidy` values never make."""
+    """Raises ValueError for a record of more than MAX_LINE bytes; ten tidy texts, or four and a list, are less."""
     line = seal(msgspec.json.encode(record))
     if len(line) > MAX_LINE:
         raise ValueError(f"a record of {len(line)} bytes; at most {MAX_LINE} are allowed")
@@ -107,16 +107,19 @@ def decode(line: bytes) -> Record:
 def tidy(value: Value) -> Value:
     """As it can be written: of bounded size, and without what is no Unicode (names of files may have such bytes)."""
     if isinstance(value, str):
-        text = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
-        return text.encode(errors="backslashreplace").decode()
+        return _shortened(value, MAX_TEXT)
     if isinstance(value, list):
         more = [f"… {len(value) - MAX_VALUES} more"] if len(value) > MAX_VALUES else []
-        # shares the room of one long text between them
-        return [str(tidy(entry))[: MAX_TEXT // 10] for entry in value[:MAX_VALUES]] + more
+        return [_shortened(entry, MAX_VALUE) for entry in value[:MAX_VALUES]] + more
     if isinstance(value, bool) or (math.isfinite(value) and abs(value) < 2**63):
         return value
     # what JSON, or a reader's integers, cannot hold
     return str(value)
+
+
+def _shortened(text: str, most: int) -> str:
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 class LogDecoder:
