@@ -16,7 +16,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.errors import StateError
-from dwcp.store import layout, snapshots
+from dwcp.store import durable, layout, snapshots
 from dwcp.store.recorder import Recorder
 from dwcp.supervise.health import HEALTHY, Health, Status
 
@@ -44,13 +44,18 @@ def prepare(directory: Path) -> None:
 def write_run_file(directory: Path, name: str, addresses: Mapping[str, str]) -> None:
     """`run.json`, by which `dwcp status` finds the manager; whole or not at all."""
     content = {"pid": os.getpid(), "name": name, "addresses": dict(addresses), "started_at": time.time()}
-    temporary = directory / f"run.json.{os.getpid()}"
-    temporary.write_text(json.dumps(content))
-    temporary.replace(directory / "run.json")
+    try:
+        durable.write(directory / "run.json", json.dumps(content).encode(), sync=False)
+    except OSError as error:
+        # the state component says what is wrong with the directory
+        log.warning("`dwcp status` will not find this manager", reason=error.strerror)
 
 
 def remove_run_file(directory: Path) -> None:
-    (directory / "run.json").unlink(missing_ok=True)
+    try:
+        (directory / "run.json").unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("run.json stays, though this manager ends", reason=error.strerror)
 
 
 def tell_to_reload(directory: Path) -> str:
@@ -98,13 +103,22 @@ def _catches(pid: int, number: int) -> bool:
 
 
 def api_token(directory: Path) -> str:
-    """What requests that change something need on listeners that are not loopback; made at first use."""
+    """What requests that change something need on listeners that are not loopback; made at first use.
+
+    Raises StateError.
+    """
     path = directory / "identity" / "api-token"
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-    return path.read_text().strip()
+    try:
+        if not path.exists():
+            durable.write(path, secrets.token_urlsafe(32).encode() + b"\n")
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise layout.unusable(directory, error) from error
+    except UnicodeDecodeError as error:
+        raise StateError(f"{path} is damaged ({error}); remove it, and a new one is made") from error
+    if not token:
+        raise StateError(f"{path} is empty, which would let everybody in; remove it, and a new one is made")
+    return token
 
 
 class StateComponent:

@@ -34,8 +34,12 @@ class Claim:
                 f"another manager (pid {holder}) uses the state directory {directory}; "
                 f"stop that one, or give this one its own storage.state_dir"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise StateError(f"cannot write {self._path}: {error.strerror}; free space there") from error
 
     def release(self) -> None:
         os.close(self._fd)

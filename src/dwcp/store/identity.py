@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from dwcp.errors import StateError
+from dwcp.store import durable
 from dwcp.wire.authority import UNREADABLE
 from dwcp.wire.handshake import fingerprint
 
@@ -109,18 +110,13 @@ def public_key_of(certificate: bytes) -> bytes:
 def _write_new(path: Path, content: bytes) -> None:
     """Complete or not at all, also for two processes that start at the same time: the first one's stays."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    try:
+        durable.create(temporary, content)
         os.link(temporary, path)
     except FileExistsError:
         return
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

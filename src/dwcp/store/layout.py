@@ -26,7 +26,7 @@ from dwcp.errors import StateError
 from dwcp.store import durable, restore, snapshots
 from dwcp.store.claim import Claim, ClaimedError
 from dwcp.store.recorder import Note
-from dwcp.store.records import DamagedError, seal, unseal
+from dwcp.store.records import DamagedError, seal, unseal_all
 from dwcp.store.snapshots import Snapshot
 
 LAYOUT = 2
@@ -74,13 +74,13 @@ def found(state_dir: Path) -> Version:
 def _read(state_dir: Path) -> Version | None:
     path = state_dir / FILE
     try:
-        line = path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return Version(1, "") if any(os.path.lexists(state_dir / name) for name in _OLD) else None
     except OSError as error:
         raise StateError(f"cannot read {path}: {error.strerror}; run as the user that owns it") from error
     try:
-        return msgspec.json.decode(unseal(line.removesuffix(b"\n")), type=Version)
+        return msgspec.json.decode(unseal_all(content), type=Version)
     except (DamagedError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(
             f"{path} is damaged ({error}): put a snapshot back (`dwcp state list`, `dwcp state restore`)"

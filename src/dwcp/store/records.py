@@ -79,6 +79,13 @@ def seal(payload: bytes) -> bytes:
     return xxhash.xxh3_64_hexdigest(payload).encode() + b" " + payload + b"\n"
 
 
+def unseal_all(content: bytes) -> bytes:
+    """What was sealed, where that is all of a file. Raises DamagedError."""
+    if not content.endswith(b"\n"):
+        raise DamagedError("its end is missing")
+    return unseal(content[:-1])
+
+
 def unseal(line: bytes) -> bytes:
     """What was sealed; `line` without its newline. Raises DamagedError."""
     payload = line[_CHECKSUM + 1 :]

@@ -20,7 +20,7 @@ import msgspec
 
 from dwcp.errors import StateError
 from dwcp.store import durable, snapshots
-from dwcp.store.records import DamagedError, seal, unseal
+from dwcp.store.records import DamagedError, seal, unseal_all
 from dwcp.store.snapshots import FileEntry, Snapshot
 
 PLAN = "restore"
@@ -68,8 +68,7 @@ def is_pending(state_dir: Path) -> bool:
 def finish(state_dir: Path) -> str:
     """Carries such a restore out; the name of its snapshot. The caller has the claim. Raises StateError."""
     try:
-        line = (state_dir / PLAN / "plan").read_bytes()
-        plan = msgspec.json.decode(unseal(line.removesuffix(b"\n")), type=Plan)
+        plan = msgspec.json.decode(unseal_all((state_dir / PLAN / "plan").read_bytes()), type=Plan)
         with durable.locked(state_dir):
             _carry_out(state_dir, plan)
     except OSError as error:

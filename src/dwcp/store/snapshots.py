@@ -29,7 +29,7 @@ import msgspec
 
 from dwcp.errors import NotFoundError, StateError
 from dwcp.store import durable
-from dwcp.store.records import DamagedError, seal, unseal
+from dwcp.store.records import DamagedError, seal, unseal_all
 
 DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
@@ -132,10 +132,7 @@ def load(path: Path) -> Snapshot:
     """Raises StateError."""
     try:
         with (path / "manifest").open("rb") as file:
-            line = file.read(MAX_MANIFEST + 1)
-        if not line.endswith(b"\n"):
-            raise DamagedError("it has no end")
-        manifest = msgspec.json.decode(unseal(line[:-1]), type=Manifest)
+            manifest = msgspec.json.decode(unseal_all(file.read(MAX_MANIFEST + 1)), type=Manifest)
     except OSError as error:
         raise StateError(f"the snapshot {path} has no manifest that can be read: {error.strerror}") from error
     except (DamagedError, msgspec.DecodeError, UnicodeDecodeError) as error:
