@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dwcp.store.records import KINDS
+from dwcp.store.records import KINDS, decode
 from dwcp.store.txlog import TransactionLog
 from dwcp.testing.lab import Lab, lab_down, lab_up
 from tests.processes import Daemon, clean_environment, run_dwcp
@@ -245,3 +246,14 @@ def test_a_copy_that_cannot_be_written_can_be_read(state: Path) -> None:
         assert len(events(state)) == 3
     finally:
         (state / "logs").chmod(0o700)
+
+
+def test_the_page_shows_a_record_and_has_every_kind_and_event() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "state.md").read_text()
+    line = page.partition("```text\n")[2].partition("\n```")[0]
+    assert decode(line.encode()).kind == "transfer"
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page.partition("| kind | events |")[2], re.MULTILINE))
+    assert rows.keys() == KINDS.keys()
+    for kind, events in KINDS.items():
+        for event in events.partition(":")[2].split(",") if ":" in events else events.split(","):
+            assert f"`{event.split()[0]}`" in rows[kind], (kind, event)
