@@ -29,19 +29,19 @@ MAX_VALUES, MAX_VALUE = 20, 300
 _CHECKSUM = 16
 
 KINDS = {
-    "node": "a manager's run: start, stop",
-    "component": "start, restart, recovered, restart-failed, failed, health (it changed)",
-    "breaker": "a peer's circuit breaker: open, half-open, closed, reset",
-    "config": "reload (what was applied), refused (why)",
-    "peer": "add, remove, by command",
-    "limit": "set, by command",
-    "transfer": "begin, end; both roles, the commands' too",
-    "snapshot": "begin, end, failed",
-    "restore": "begin, end",
-    "upgrade": "of the state directory: begin, end",
-    "log": "cut (a record that was never finished), resumed (after records could not be written)",
+    "node": ("start", "stop"),
+    "component": ("start", "restart", "recovered", "restart-failed", "failed", "health"),
+    "breaker": ("open", "half-open", "closed", "reset"),
+    "config": ("reload", "refused"),
+    "peer": ("add", "remove"),
+    "limit": ("set",),
+    "transfer": ("begin", "end"),
+    "snapshot": ("begin", "end", "failed"),
+    "restore": ("begin", "end"),
+    "upgrade": ("begin", "end"),
+    "log": ("cut", "resumed"),
 }
-"""Every kind, with its events."""
+"""Every kind, with its events; docs/state.md says what they mean."""
 
 Value = str | int | float | bool | list[str]
 
