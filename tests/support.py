@@ -20,7 +20,7 @@ from dwcp.config import Config
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.board import Board
 from dwcp.transfer.client import Peer, connect
-from dwcp.transfer.outbound import TransferResult
+from dwcp.transfer.result import TransferResult
 from dwcp.transfer.server import TransportServer
 
 DEADLINE = 20.0

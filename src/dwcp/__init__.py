@@ -18,23 +18,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dwcp.config import Config, load_config
 from dwcp.errors import DwcpError
 
 if TYPE_CHECKING:
+    from dwcp.config import Config, load_config
     from dwcp.manager.manager import Manager
     from dwcp.transfer.board import TransferStatus
     from dwcp.transfer.client import Peer, RemoteEntry, connect, fingerprint
-    from dwcp.transfer.outbound import TransferResult
+    from dwcp.transfer.result import TransferResult
 
 _LATE = {
+    "Config": "dwcp.config",
     "Manager": "dwcp.manager.manager",
     "Peer": "dwcp.transfer.client",
     "RemoteEntry": "dwcp.transfer.client",
-    "TransferResult": "dwcp.transfer.outbound",
+    "TransferResult": "dwcp.transfer.result",
     "TransferStatus": "dwcp.transfer.board",
     "connect": "dwcp.transfer.client",
     "fingerprint": "dwcp.transfer.client",
+    "load_config": "dwcp.config",
 }
 """Loaded at first use: `dwcp --help` needs none of them."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dwcp.transfer import receiver
-from dwcp.transfer.outbound import TransferResult
+from dwcp.transfer.result import TransferResult
 from dwcp.wire import frames
 from dwcp.wire import messages as m
 from tests.support import Pair, Proxy, random_file, wait_until

@@ -12,7 +12,7 @@ import click
 
 from dwcp.errors import DwcpError
 from dwcp.transfer.board import Role, TransferStatus
-from dwcp.transfer.outbound import TransferResult
+from dwcp.transfer.result import TransferResult
 from dwcp.units import format_duration, format_rate, format_size
 
 LINE_EVERY = 5.0

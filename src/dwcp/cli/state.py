@@ -30,7 +30,7 @@ def state() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 @configured
 def verify_state(as_json: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Look at every file of the state directory and its snapshots, and tell each problem.
+    """Check all files of the state directory. Tells each problem, those of the snapshots too.
 
     A manager may run meanwhile. Ends with 7 where there is a problem; notes are none.
     """
@@ -81,7 +81,7 @@ def take_snapshot(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 @click.option("--keep-identity", is_flag=True, help="Leave the node's key, certificate and token as they are now.")
 @configured
 def restore_snapshot(name: str, keep_identity: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Make the state what it was in snapshot NAME, all of it or nothing. No manager may run.
+    """Make the state what it was in snapshot NAME. All of it or nothing; no manager may run.
 
     What is replaced is kept in a snapshot. To go back to an older version of the program, restore the snapshot that was
     taken before the upgrade, then start the older version.

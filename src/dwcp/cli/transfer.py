@@ -17,7 +17,7 @@ from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
 from dwcp.hde.hashes import MIN_LEAF
 from dwcp.transfer.client import Peer, connect
-from dwcp.transfer.outbound import TransferResult
+from dwcp.transfer.result import TransferResult
 
 Checksum = Literal["xxh3", "blake3"]
 RESUMES = "run the same command again and it goes on where it was"

@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from dwcp.config import Config, default_files, load_config
 from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
@@ -19,16 +20,19 @@ from dwcp.files.root import Root
 from dwcp.store.opening import open_state
 from dwcp.store.peers import with_added
 from dwcp.transfer.board import Board, TransferStatus
-from dwcp.transfer.download import StreamDestination
 from dwcp.transfer.node import Node
-from dwcp.transfer.outbound import Order, Outbound, TransferResult
-from dwcp.transfer.probe import address_of
 from dwcp.transfer.recording import TransferRecording
+from dwcp.transfer.result import TransferResult
 from dwcp.transfer.session import Dialled, Standby, begin_session
-from dwcp.transfer.source import Source, StreamSource, TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
 
+if TYPE_CHECKING:
+    from dwcp.transfer.outbound import Order
+    from dwcp.transfer.source import Source, TreeSource
+
+_LATER = ("dwcp.transfer.outbound", "dwcp.transfer.source", "dwcp.transfer.download")
+"""What a transfer needs beyond a session; a tenth of a second of loading, for which no peer should have to wait."""
 MAX_LISTED = 1_000_000
 """Names of one directory that a peer may list: some 300 MB of memory here, which a directory of that size is worth."""
 
@@ -81,6 +85,8 @@ class Peer:
         Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
         StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
         """
+        from dwcp.transfer.source import StreamSource
+
         if isinstance(source, str | os.PathLike):
             path = Path(source)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
@@ -115,6 +121,8 @@ class Peer:
             destination = _destination(os.fspath(target), remote)
             order = self._order(remote, delete=delete, checksum=checksum, destination=destination)
             return await self._run(order, on_progress)
+        from dwcp.transfer.download import StreamDestination
+
         with StreamDestination(target) as stream:
             order = self._order(remote, delete=False, checksum=checksum, destination=stream.destination)
             result = await self._run(order, on_progress)
@@ -140,9 +148,13 @@ class Peer:
         source: Source | None = None,
         destination: tuple[Path, tuple[bytes, ...]] | None = None,
     ) -> Order:
+        from dwcp.transfer.outbound import Order
+
         return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
+        from dwcp.transfer.outbound import Outbound
+
         outbound = Outbound(self._node, order, on_progress, self._take())
         return await _cancellable(outbound.run, outbound.cancel)
 
@@ -222,13 +234,23 @@ async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) ->
     Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
     """
     node = await asyncio.to_thread(_node, config)
-    address, fingerprint = address_of(node, peer)
-    session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)
+    address, fingerprint = node.address_of(peer)
+    loading = asyncio.ensure_future(asyncio.to_thread(_load_what_comes_later))
+    try:
+        session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)
+    finally:
+        await loading
     connected = Peer(node, peer, address, fingerprint, session)
     try:
         yield connected
     finally:
         await asyncio.to_thread(connected.leave)
+
+
+def _load_what_comes_later() -> None:
+    """While the handshake is on its way."""
+    for name in _LATER:
+        import_module(name)
 
 
 def fingerprint(config: Config) -> str:
@@ -267,6 +289,8 @@ async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:
 
 
 def _tree_source(path: Path) -> TreeSource:
+    from dwcp.transfer.source import TreeSource
+
     try:
         status = path.stat(follow_symlinks=False)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dwcp.config import Config
 from dwcp.config.model import BY_AUTHORITY
-from dwcp.errors import AuthenticationError
+from dwcp.errors import AuthenticationError, NotFoundError, UsageError
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
@@ -69,6 +69,17 @@ class Node:
     def credentials(self) -> Credentials:
         """For one session: what its connections show and what it signs must be of the same key."""
         return self._credentials.current()
+
+    def address_of(self, peer: str) -> tuple[str, str]:
+        """(address, fingerprint or `ca:NAME`) of a configured peer. Raises NotFoundError, or UsageError without one."""
+        known = self.config.peers.get(peer)
+        if known is None:
+            names = ", ".join(sorted(self.config.peers)) or "none"
+            raise NotFoundError(f"no peer {peer!r}; known peers: {names}; `dwcp peer add` adds one")
+        if known.address is None:
+            raise UsageError(f"peer {peer!r} has no address in the configuration: it can only connect to this node")
+        expected = f"{BY_AUTHORITY}:{peer}" if known.fingerprint == BY_AUTHORITY else known.fingerprint
+        return known.address, expected
 
     def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
         transport = self.config.transport

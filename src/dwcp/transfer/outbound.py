@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,7 @@ from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
+from dwcp.transfer.result import TransferResult
 from dwcp.transfer.sender import Sender
 from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, begin_session, shutdown_later
 from dwcp.transfer.settings import Compression
@@ -42,26 +43,6 @@ PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class TransferResult:
-    """How a transfer ended. `bytes` of content in `files`; `wire_bytes` as in TransferStatus."""
-
-    files: int
-    bytes: int
-    wire_bytes: int
-    seconds: float
-    verified: bool
-    unchanged: int
-    """Files that were there already."""
-    deleted: int
-    streams: int
-    """The most that were in use at once."""
-    sockets: dict[str, str] = field(default_factory=dict)
-    """What the control connection's socket was really given."""
-    warnings: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def dial_session(node: Node, address: str, expected: str) -> Dialled:
 
 
 def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Dialled:
-    """Connects and proves both identities; `expected` as `probe.address_of` gives it. On long links, `ahead`
+    """Connects and proves both identities; `expected` as `Node.address_of` gives it. On long links, `ahead`
     connections for streams are begun meanwhile.
 
     Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or AuthenticationError.
