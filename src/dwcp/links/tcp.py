@@ -7,8 +7,9 @@ import struct
 
 from typing_extensions import Buffer
 
-from dwcp.errors import TimeoutExpired, UnreachableError
+from dwcp.errors import UnreachableError
 from dwcp.links import sockopts
+from dwcp.links.failures import LinkFailures
 from dwcp.links.interface import Delivery
 from dwcp.links.tcp_info import read_tcp_info
 
@@ -16,7 +17,7 @@ IOV_MAX = 1024
 """limits.h: buffers in one sendmsg."""
 
 
-class SocketLink:
+class SocketLink(LinkFailures):
     """What every link on a TCP socket shares; `interface.Link` says what the methods promise."""
 
     def __init__(self, sock: socket.socket, kind: str, read_timeout: float, write_timeout: float) -> None:
@@ -28,10 +29,6 @@ class SocketLink:
             self._description = f"{kind} {_name(sock.getsockname())} - {_name(sock.getpeername())}"
         except OSError as error:
             raise UnreachableError(f"a connection was lost as soon as it was made ({error.strerror})") from error
-
-    @property
-    def description(self) -> str:
-        return self._description
 
     def wire_bytes(self) -> tuple[int, int]:
         info = read_tcp_info(self._sock)
@@ -86,20 +83,7 @@ class SocketLink:
         self._sock.close()
 
     def _broken(self, error: OSError) -> UnreachableError:
-        return UnreachableError(f"{self._description}: connection lost ({error.strerror or error})")
-
-    def _cut_off(self) -> UnreachableError:
-        return UnreachableError(f"{self._description}: the peer closed the connection in mid-frame")
-
-    def _silent(self) -> TimeoutExpired:
-        return TimeoutExpired(
-            f"{self._description}: the peer said nothing for {self._read_timeout:g} s (transport.read_timeout)"
-        )
-
-    def _stuck(self) -> TimeoutExpired:
-        return TimeoutExpired(
-            f"{self._description}: the peer took nothing for {self._write_timeout:g} s (transport.write_timeout)"
-        )
+        return self._lost(error.strerror or error)
 
 
 class TcpLink(SocketLink):

@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 from typing_extensions import Buffer
 
 from dwcp.errors import DwcpError, ProtocolError, TimeoutExpired, UnreachableError
+from dwcp.links.failures import LinkFailures
 from dwcp.links.interface import Delivery
 from dwcp.links.rdma_device import RdmaDevice
 from dwcp.links.tcp import TcpLink
@@ -111,7 +112,7 @@ class UcxEnd:
         return UcxLink(ucx, self._worker, endpoint, companion, read_timeout=read_timeout, write_timeout=write_timeout)
 
 
-class UcxLink:
+class UcxLink(LinkFailures):
     """See `interface.Link`."""
 
     encrypted = False
@@ -147,10 +148,6 @@ class UcxLink:
         self._poll.register(worker.epoll_file_descriptor, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(companion.fileno(), select.POLLRDHUP)
-
-    @property
-    def description(self) -> str:
-        return self._description
 
     @property
     def peer_has_left(self) -> bool:
@@ -392,24 +389,14 @@ class UcxLink:
 
     def _failure(self, error: Exception) -> UnreachableError:
         self._broken = True
-        return UnreachableError(f"{self._description}: connection lost (UCX: {error})")
+        return self._lost(f"UCX: {error}")
 
     def _left(self) -> UnreachableError:
         return UnreachableError(f"{self._description}: the peer closed the connection without a word")
 
     def _cut_off(self) -> UnreachableError:
         self._broken = True
-        return UnreachableError(f"{self._description}: the peer closed the connection in mid-frame")
-
-    def _silent(self) -> TimeoutExpired:
-        return TimeoutExpired(
-            f"{self._description}: the peer said nothing for {self._read_timeout:g} s (transport.read_timeout)"
-        )
-
-    def _stuck(self) -> TimeoutExpired:
-        return TimeoutExpired(
-            f"{self._description}: the peer took nothing for {self._write_timeout:g} s (transport.write_timeout)"
-        )
+        return super()._cut_off()
 
 
 def _load() -> Any:

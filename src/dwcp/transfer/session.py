@@ -177,12 +177,7 @@ def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Di
         spare.begin(min(ahead, DIALS_AT_ONCE))
     try:
         introduction = node.introduction(credentials)
-        initiator = Initiator(introduction, _expectation(node, expected))
-        channel.send(initiator.hello())
-        reply, reply_head = _expect(channel, m.HelloReply)
-        proof, _ = _expect(channel, m.Auth)
-        answer = initiator.answer(reply, reply_head, proof)
-        check_certificate(channel, reply.key)
+        reply, answer = _meet(channel, Initiator(introduction, _expectation(node, expected)))
         channel.send(answer)
     except EOFError as error:
         spare.close()
@@ -213,17 +208,22 @@ def discover(node: Node, address: str) -> tuple[str, str]:
     link, _ = dial(address, node.link_settings(credentials))
     channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
-        initiator = Initiator(node.introduction(credentials), lambda _: "")
-        channel.send(initiator.hello())
-        reply, reply_head = _expect(channel, m.HelloReply)
-        proof, _ = _expect(channel, m.Auth)
-        initiator.answer(reply, reply_head, proof)
-        check_certificate(channel, reply.key)
+        reply, _ = _meet(channel, Initiator(node.introduction(credentials), lambda _: ""))
     except EOFError as error:
         raise _turned_away(address) from error
     finally:
         link.close()
     return fingerprint(reply.key), reply.node
+
+
+def _meet(channel: Channel, initiator: Initiator) -> tuple[m.HelloReply, m.Auth]:
+    """Who answers, once that is proved, and what proves us to it."""
+    channel.send(initiator.hello())
+    reply, reply_head = _expect(channel, m.HelloReply)
+    proof, _ = _expect(channel, m.Auth)
+    answer = initiator.answer(reply, reply_head, proof)
+    check_certificate(channel, reply.key)
+    return reply, answer
 
 
 def _turned_away(address: str) -> UnreachableError:
