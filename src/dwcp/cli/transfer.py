@@ -15,14 +15,12 @@ from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
 from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
-from dwcp.hde.hashes import MIN_LEAF
+from dwcp.transfer.ahead import worth_beginning
 from dwcp.transfer.client import Peer, connect
 from dwcp.transfer.result import TransferResult
 
 Checksum = Literal["xxh3", "blake3"]
 RESUMES = "run the same command again and it goes on where it was"
-GUESS = 8
-"""Connections begun for a transfer whose size is not known yet: enough for a good start, few to throw away."""
 Act = Callable[[Peer, Reporter], Awaitable[TransferResult]]
 
 
@@ -71,7 +69,8 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
 
     reporter = make_reporter(source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=False)
     config = load(files, overrides)
-    _run(config, peer, reporter, act, _ahead(config, source))
+    size = Path(source).stat().st_size if Path(source).is_file() else None
+    _run(config, peer, reporter, act, worth_beginning(config, size))
 
 
 @click.command()
@@ -96,14 +95,7 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
         source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=target == "-"
     )
     config = load(files, overrides)
-    _run(config, peer, reporter, act, min(config.transport.initial_streams, GUESS))
-
-
-def _ahead(config: Config, source: str) -> int:
-    """Streams that a transfer of `source` will begin with, as far as that shows: no more than a file has leaves."""
-    path = Path(source)
-    leaves = path.stat().st_size // MIN_LEAF + 1 if path.is_file() else GUESS
-    return min(config.transport.initial_streams, leaves)
+    _run(config, peer, reporter, act, worth_beginning(config, None))
 
 
 def _standard_input() -> BinaryIO:

@@ -8,12 +8,22 @@ import threading
 import time
 from concurrent.futures import Future
 
+from dwcp.config import Config
 from dwcp.errors import DwcpError
+from dwcp.hde.hashes import MIN_LEAF
 from dwcp.links.endpoints import LinkSettings, connect
 
 FRESH = 3.0
 """Seconds for which a connection that has said nothing may be relied on: peers end those that stay silent, soonest
 after security.handshake_timeout."""
+GUESS = 8
+"""Connections for a transfer whose size is not known: enough for a good start, few to throw away."""
+
+
+def worth_beginning(config: Config, size: int | None) -> int:
+    """Connections for a transfer of `size` bytes, of a size not known yet for None: no more than it has leaves."""
+    leaves = GUESS if size is None else size // MIN_LEAF + 1
+    return min(config.transport.initial_streams, leaves)
 
 
 class Ahead:

@@ -22,6 +22,7 @@ from dwcp.errors import DwcpError, Interrupted, PartialError, ProtocolError, Tem
 from dwcp.files.root import Parts, Root
 from dwcp.hde.hashes import XXH3
 from dwcp.store.path_memory import PathMemory, recall
+from dwcp.transfer.ahead import worth_beginning
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
@@ -172,7 +173,7 @@ class Outbound:
                     raise Interrupted("cancelled") from error
 
     def _dial(self, *, again: bool) -> Dialled:
-        order, ahead = self._order, self._node.config.transport.initial_streams
+        order, ahead = self._order, worth_beginning(self._node.config, None)
         try:
             return begin_session(self._node, order.address, order.fingerprint, ahead)
         except ProtocolError as error:
