@@ -365,11 +365,11 @@ def test_a_source_that_changes_is_not_passed_off_as_whole(pair: Pair, tmp_path: 
 def test_storage_errors_are_named_at_both_ends(pair: Pair, tmp_path: Path) -> None:
     random_file(tmp_path / "file", 3_000_000)
 
-    def full(fd: int, data: memoryview, offset: int) -> int:
+    def full(fd: int, content: memoryview, offset: int) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dwcp.transfer.receiver.os.pwrite", full)
+        patch.setattr("dwcp.transfer.receiver.write_all", full)
         with pytest.raises(StorageError, match="the disk is full; free space there"):
             pair.send(tmp_path / "file", "inbox/file")
     wait_until(lambda: bool(pair.board.recent()), "the receiver ends it too")
