@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 import tempfile
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dwcp.config import Config
 from dwcp.errors import DwcpError, Interrupted
 from dwcp.files.root import Root
-from dwcp.hde import codecs
+from dwcp.hde import codecs, segment
+from dwcp.hde.content import from_buffer, leaf_digests
+from dwcp.hde.decoder import DeltaDecoder
 from dwcp.hde.hashes import MIN_LEAF, XXH3
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.channel import Channel
@@ -259,6 +262,8 @@ def corpus() -> list[bytes]:
         (m.Bye(), b""),
     ]
     told = [describe(message.kind, m.encode(message), body) for message, body in honest]
+    # one zero, one copy, ten literal bytes as they are
+    told.append(describe(3, bytes([5, 40, 42, 0, 0]), bytes(10)))
     by_stream = [describe(message.kind + 128, m.encode(message), body) for message, body in honest[9:11]]
     return [
         *told,
@@ -269,10 +274,31 @@ def corpus() -> list[bytes]:
     ]
 
 
+def fuzz_delta(data: bytes) -> None:
+    """A delta from a stranger: an honest header, and operations and bodies of the fuzzer's, framed by `describe`, since
+    a packed list of operations is nothing that it would come upon."""
+    base = from_buffer(random.Random(1).randbytes(5000) + bytes(5000))
+    root = XXH3.root(leaf_digests(base, XXH3), base.size)
+    parts = [segment.Header(XXH3, b"fuzzed", base.size, root, 20_000).pack()]
+    for kind, head, body in cut(data):
+        plain = codecs.encode_names(head)
+        sizes = (max(1, kind), len(head), len(plain), len(body))
+        parts += [segment.SEGMENT.pack(1, body[0] if body else 0, *sizes), plain, body]
+    for delta in (data, b"".join(parts)):
+        try:
+            made = 0
+            for size, _ in DeltaDecoder(io.BytesIO(delta).read).run(base, max_size=2**20):
+                made += size
+                assert made <= 2**20, "a delta made more than was allowed"
+        except DwcpError:
+            pass
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": fuzz_frames,
     "handshake": fuzz_handshake,
     "session": fuzz_session,
     "receiver": fuzz_receiver,
     "sender": fuzz_sender,
+    "delta": fuzz_delta,
 }
