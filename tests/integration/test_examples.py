@@ -52,6 +52,19 @@ def test_embedded_manager(tmp_path: Path) -> None:
     assert (tmp_path / "inbox" / "embedded_manager.py").stat().st_size == size
 
 
+def test_memory_rounds() -> None:
+    done = example("memory_rounds.py", "8", "3")
+    assert done.returncode == 0, done.stderr
+    sizes = re.fullmatch(
+        r"round 1: full, (\d+) bytes, [\d.]+ s\n"
+        r"round 2: 50 dirty pages, (\d+) bytes, [\d.]+ s\nround 3: 50 dirty pages, (\d+) bytes, [\d.]+ s\n",
+        done.stdout,
+    )
+    assert sizes is not None, done.stdout
+    # 64 random bytes in each page, and where that is
+    assert all(int(size) < 50 * 100 for size in sizes.groups()[1:])
+
+
 def test_the_public_api_and_the_examples_are_typed(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "tests/typing/api.py", "examples"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing_extensions import Buffer
 
 from dwcp.errors import StorageError
-from dwcp.hde.hashes import Hash, leaf_size
+from dwcp.hde.hashes import Hash, leaf_size, zero_digest
 from dwcp.hde.index import ReadAt
 
 IsHole = Callable[[int, int], bool]
@@ -61,4 +61,7 @@ def from_buffer(buffer: Buffer) -> Content:
 
 def leaf_digests(content: Content, hash_: Hash) -> bytes:
     """The digests of all leaves, end to end. Reads everything once, a leaf at a time."""
-    return b"".join(hash_.digest(content.read(offset, size)) for offset, size in content.leaves())
+    return b"".join(
+        zero_digest(hash_.name, size) if content.is_hole(offset, size) else hash_.digest(content.read(offset, size))
+        for offset, size in content.leaves()
+    )

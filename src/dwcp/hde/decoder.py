@@ -55,7 +55,7 @@ class DeltaDecoder:
             for leaf, original in self._apply(part, base, assembly):
                 leaves += self._digest(leaf, original, known, base)
                 yield leaf
-            at += sum(length for _, length, _ in part.ops)
+            at += part.span
         if at != header.size:
             raise ProtocolError(f"a delta makes {at} bytes and promised {header.size}")
         if header.hash.root(leaves, header.size) != part:

@@ -66,6 +66,11 @@ class Segment:
     parameter: int
     body: bytes
 
+    @property
+    def span(self) -> int:
+        """Bytes of new content."""
+        return sum(length for _, length, _ in self.ops)
+
     def pack(self) -> bytes:
         plain = _pack_ops(self.ops)
         packed = encode_names(plain)
