@@ -21,10 +21,13 @@ class Row:
     figure: float
     peer_figure: float
     goal: float | None = None
+    smaller_is_better: bool = False
+    """The ratio is turned over then: how many times the peer needs what dwcp needs."""
 
     @property
     def ratio(self) -> float:
-        return self.figure / self.peer_figure if self.peer_figure else 0.0
+        over, under = (self.peer_figure, self.figure) if self.smaller_is_better else (self.figure, self.peer_figure)
+        return over / under if under else 0.0
 
     @property
     def met(self) -> bool | None:

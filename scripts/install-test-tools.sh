@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Installs the programs that some tests and benchmarks compare with or stand on. Where that is not possible
-# (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with.
+# (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with,
+# with `deltas` what bench-delta does.
 set -euo pipefail
 
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
+fi
+if [[ ${1:-} == deltas ]]; then
+  package+=([zstd]=zstd [xdelta3]=xdelta3 [borg]=borgbackup [casync]=casync [restic]=restic)
+  package+=([pgbench]=postgresql-contrib [mke2fs]=e2fsprogs [cmp]=diffutils)
 fi
 missing=()
 for tool in "${!package[@]}"; do

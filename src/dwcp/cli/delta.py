@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,14 +48,14 @@ def delta() -> None:
     show_default=True,
     help="How what is not in BASE is coded.",
 )
-@click.option("--seconds", type=click.FloatRange(0), help="That coding may take, reading aside; else by the size.")
+@click.option("--seconds", type=click.FloatRange(0), help="That coding each segment (32 MiB) may take.")
 @click.option("--checksum", type=click.Choice(sorted(HASHES)), default="xxh3", show_default=True, help="See dwcp send.")
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 def encode(
     base: Path, new: Path, target: Path, algorithm: str, seconds: float | None, checksum: str, as_json: bool
 ) -> None:
     """Write what makes NEW of BASE into DELTA."""
-    with open_version(base) as old, open_version(new) as content:
+    with open_version(base) as old, open_version(new) as content, ThreadPoolExecutor(1) as coder:
         encoder = DeltaEncoder(
             old,
             content,
@@ -63,6 +64,7 @@ def encode(
             hash_=HASHES[checksum],
             algorithm=algorithm,
             budget=seconds,
+            submit=lambda work: coder.submit(work).result,
         )
         size = _write(target, encoder)
         _report(encoder.statistics, size, content.size, as_json)

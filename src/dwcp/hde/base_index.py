@@ -15,10 +15,10 @@ from dwcp.hde.index import MAX_AVERAGE_CHUNK, PAGE, SPREAD
 
 MAX_PAGES = 2**20
 """4 GiB at the full rate; some 110 bytes each in memory."""
-MIN_AVERAGE_CHUNK = 8 * 1024
-"""Bytes; half of what goes over the wire as an index (`index`), since this one stays here."""
-MAX_CHUNKS = 2**18
-"""2 GiB of base in the smallest chunks; some 150 bytes each in memory."""
+MIN_AVERAGE_CHUNK = 2 * 1024
+"""Bytes: a database's pages are found in its log, to which they were copied at any place."""
+MAX_CHUNKS = 2**19
+"""1 GiB of base in the smallest chunks; some 130 bytes each in memory."""
 WINDOW = 1024 * 1024
 """Bytes of the base held while they are hashed and cut: stays in the cache for both."""
 

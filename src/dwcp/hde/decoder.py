@@ -15,7 +15,7 @@ from dwcp.hde.content import Content, leaf_digests
 from dwcp.hde.encoder import Statistics, residue_of
 from dwcp.hde.hashes import leaf_size, zero_digest
 from dwcp.hde.operations import COPY, ZERO, literal_size
-from dwcp.hde.segment import Segment, Take, read_header, read_segment
+from dwcp.hde.segment import MAX_HISTORY, Segment, Take, read_header, read_segment
 
 Leaf = tuple[int, bytes | bytearray | None]
 """(size, content); None for zeros."""
@@ -32,6 +32,7 @@ class DeltaDecoder:
         self.header = read_header(take)
         self.statistics = Statistics()
         self.leaves = b""
+        self._history = b""
 
     def run(self, base: Content, *, max_size: int, base_leaves: bytes | None = None) -> Iterator[Leaf]:
         """The new content. `base_leaves`: digests of the base's leaves where they are known; else it is read once more.
@@ -68,8 +69,10 @@ class DeltaDecoder:
         size = literal_size(segment.ops)
         literal = memoryview(b"")
         if size or segment.body:
-            coded = residue_of(segment.ops, b"", base)
-            literal = memoryview(residue.decode(segment.coding, segment.parameter, segment.body, size, coded))
+            coded = residue_of(segment.ops, b"", base, self._history)
+            decoded = residue.decode(segment.coding, segment.parameter, segment.body, size, coded)
+            self._history = decoded[-MAX_HISTORY:] or self._history
+            literal = memoryview(decoded)
         used = 0
         for kind, length, offset in segment.ops:
             done = 0

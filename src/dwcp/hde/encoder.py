@@ -6,7 +6,8 @@ they replace. Leaves that stand unchanged are not hashed when the digests of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dwcp.errors import UsageError
@@ -16,12 +17,23 @@ from dwcp.hde.hashes import XXH3, Hash, leaf_size, zero_digest
 from dwcp.hde.index import PAGE
 from dwcp.hde.matching import Matcher
 from dwcp.hde.operations import COPY, LITERAL, ZERO, Op, aligned, append, replaced
-from dwcp.hde.segment import MAX_ID, MAX_LITERAL, MAX_OPS, Header, Segment, pack_end
+from dwcp.hde.segment import MAX_HISTORY, MAX_ID, MAX_OPS, MAX_REPLACED, Header, Segment, pack_end
 
-SECONDS_PER_BYTE = 0.25e-9
-LEAST_SECONDS = 0.4
-"""What coding the literals may take if the caller does not say: LEAST_SECONDS, or SECONDS_PER_BYTE of the new content
-where that is more. Reading and comparing takes about as long."""
+SECONDS = 0.45
+"""What coding a segment's literals may take if the caller does not say: level 5 for a full segment."""
+SEGMENT = 32 * 1024 * 1024
+"""Bytes of literals after which a segment ends: half of what the format allows, since several are in memory."""
+PENDING = 2
+"""Segments that may be coded elsewhere while matching goes on."""
+
+Submit = Callable[[Callable[[], Segment]], Callable[[], Segment]]
+"""Begins a piece of work, on another thread, say, and gives a function that waits for its result."""
+
+
+def at_once(work: Callable[[], Segment]) -> Callable[[], Segment]:
+    """The `Submit` that does it here and now."""
+    done = work()
+    return lambda: done
 
 
 @dataclass(slots=True)
@@ -58,7 +70,8 @@ class DeltaEncoder:
     `base_leaves`: digests of the base's leaves where they are known, else the base is hashed as it is read.
     `dirty`: (offset, size) ranges outside of which the new content is known to be that of the base. They must be told
     whole: what is wrong here is found at the other end only, by the root of the base's leaves and the new ones.
-    `budget`: seconds of one core for coding the literals.
+    `budget`: seconds of one core for coding a segment's literals. `submit`: who does that; a thread of the caller's
+    takes it off matching, for codecs let others run.
     """
 
     def __init__(
@@ -72,6 +85,7 @@ class DeltaEncoder:
         budget: float | None = None,
         base_leaves: bytes | None = None,
         dirty: Iterable[tuple[int, int]] | None = None,
+        submit: Submit = at_once,
     ) -> None:
         if algorithm not in residue.ALGORITHMS:
             raise UsageError(f"unknown delta algorithm {algorithm!r}; known are {', '.join(residue.ALGORITHMS)}")
@@ -81,12 +95,15 @@ class DeltaEncoder:
         self._base_id = base_id
         self._hash = hash_
         self._algorithm = algorithm
-        self._budget = max(LEAST_SECONDS, SECONDS_PER_BYTE * new.size) if budget is None else budget
+        self._budget = SECONDS if budget is None else budget
+        self._submit = submit
+        self._pending: deque[Callable[[], Segment]] = deque()
         self._base_leaves = leaf_digests(base, hash_) if base_leaves is None else base_leaves
         self._dirty = None if dirty is None else _leaves_of(dirty, new.size)
         self._matcher = Matcher(base)
         self._ops: list[Op] = []
         self._literal = bytearray()
+        self._history = b""
         self.statistics = Statistics()
         self.leaves = b""
         self.root = b""
@@ -118,10 +135,11 @@ class DeltaEncoder:
                 leaves += zero_digest(hash_.name, size)
             else:
                 leaves += hash_.digest(leaf)
-            if len(self._literal) + size > MAX_LITERAL or len(self._ops) + size // PAGE * 3 + 1 > MAX_OPS:
+            if len(self._literal) + size > SEGMENT or len(self._ops) + size // PAGE * 3 + 1 > MAX_OPS:
                 yield from self._flush()
             self._add(ops, leaf)
         yield from self._flush()
+        yield from self._coded(0)
         self.leaves = bytes(leaves)
         self.root = hash_.root(leaves, new.size)
         yield pack_end(self.root)
@@ -139,22 +157,28 @@ class DeltaEncoder:
             return
         ops, literal = self._ops, bytes(self._literal)
         self._ops, self._literal = [], bytearray()
-        coding, parameter, body = residue.encode(residue_of(ops, literal, self._base), self._algorithm, self._budget)
-        segment = Segment(ops, coding, parameter, body)
-        self.statistics.add(segment)
-        yield segment.pack()
+        of = residue_of(ops, literal, self._base, self._history)
+        self._history = literal[-MAX_HISTORY:] or self._history
+        self._pending.append(self._submit(lambda: Segment(ops, *residue.encode(of, self._algorithm, self._budget))))
+        yield from self._coded(PENDING)
+
+    def _coded(self, left: int) -> Iterator[bytes]:
+        while len(self._pending) > left:
+            segment = self._pending.popleft()()
+            self.statistics.add(segment)
+            yield segment.pack()
 
 
-def residue_of(ops: list[Op], literal: bytes, base: Content) -> residue.Residue:
+def residue_of(ops: list[Op], literal: bytes, base: Content, history: bytes) -> residue.Residue:
     """What `residue` needs of a segment; the base is read when it is asked for."""
 
     def prefix() -> bytes:
-        return b"".join(base.take(at, size) for at, size in replaced(ops, base.size, MAX_LITERAL))
+        return b"".join(base.take(at, size) for at, size in replaced(ops, base.size, MAX_REPLACED))
 
     def twin() -> bytes:
         return b"".join(base.take(at, size).ljust(length, b"\0") for at, size, length in aligned(ops, base.size))
 
-    return residue.Residue(literal, prefix, twin)
+    return residue.Residue(literal, prefix, history, twin)
 
 
 def _leaves_of(dirty: Iterable[tuple[int, int]], size: int) -> set[int]:

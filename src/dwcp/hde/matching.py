@@ -32,6 +32,8 @@ MIN_MATCH = 48
 """Bytes of a find below which an operation costs about as much as it saves."""
 MIN_TRIM = 16
 """Bytes alike at the border of a change from which they are copied instead of coded."""
+STEP = 4096
+"""Bytes that are read first to see how far a find reaches; then twice as many."""
 
 _ZEROS = bytes(MAX_LEAF)
 _ZERO_PAGE = bytes(PAGE)
@@ -73,7 +75,7 @@ class Matcher:
                 self._index = BaseIndex(self._base)
             ops = self._anywhere(at, leaf, ops, self._index)
         if left:
-            ops = self._trimmed(leaf, ops)
+            ops = self._trimmed(leaf, ops, old)
         if ops[-1][0] == COPY:
             self._shift = ops[-1][2] + ops[-1][1] - at - size
         return ops
@@ -132,19 +134,27 @@ class Matcher:
             done = last
         append(out, LITERAL, end - done, max(0, near + done))
 
-    def _trimmed(self, leaf: bytes, ops: list[Op]) -> list[Op]:
-        """What differs, less what is alike at its borders: a byte that changed is not a page of literals."""
+    def _trimmed(self, leaf: bytes, ops: list[Op], old: list[tuple[int, bytes]]) -> list[Op]:
+        """What differs, less what is alike at its borders: a byte that changed is not a page of literals.
+        `old`: (offset, content) of the base that has been read already."""
+
+        def take(offset: int, size: int) -> bytes:
+            for start, data in old:
+                if start <= offset and offset + size <= start + len(data):
+                    return data[offset - start : offset - start + size]
+            return self._base.take(*self._base.clamp(offset, size))
+
         out: list[Op] = []
         at = 0
         for kind, length, base in ops:
             if kind == LITERAL:
                 edge = min(length, PAGE)
-                head = self._base.take(*self._base.clamp(base, edge))
+                head = take(base, edge)
                 front = _worth(_same(leaf[at : at + edge], head))
                 edge = min(length - front, PAGE)
                 tail = 0
                 if base + length <= self._base.size:
-                    tail_of = self._base.take(base + length - edge, edge)
+                    tail_of = take(base + length - edge, edge)
                     tail = _worth(_same_end(leaf[at + length - edge : at + length], tail_of))
                 append(out, COPY, front, base)
                 append(out, LITERAL, length - front - tail, base + front)
@@ -156,13 +166,26 @@ class Matcher:
 
     def _grow(self, leaf: bytes, position: int, base: int, low: int, high: int) -> tuple[int, int]:
         """The largest extent of the leaf around `position`, within (low, high), that is like the base around `base`."""
-        start, length = self._base.clamp(base, high - position)
-        last = position + _same(leaf[position : position + length], self._base.take(start, length))
+        last, step = position, STEP
+        while last < high:
+            length = min(step, high - last, self._base.size - base - (last - position))
+            same = _same(leaf[last : last + length], self._base.take(base + last - position, length))
+            last += same
+            if same < length or not length:
+                break
+            step *= 2
         if last - position < MIN_MATCH:
             return position, position
-        back = min(position - low, base)
-        before = self._base.take(base - back, back)
-        return position - _same_end(leaf[position - back : position], before), last
+        first, step = position, STEP
+        while first > low:
+            length = min(step, first - low, base - (position - first))
+            before = self._base.take(base - (position - first) - length, length)
+            same = _same_end(leaf[first - length : first], before)
+            first -= same
+            if same < length or not length:
+                break
+            step *= 2
+        return first, last
 
 
 def _by_page(leaf: bytes, old: bytes, base_at: int) -> list[Op]:

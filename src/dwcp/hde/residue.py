@@ -4,7 +4,7 @@
 | --- | --- |
 | STORED | the literals |
 | ZSTD | a zstd frame of them (`rsync`: copies, and plain compression of the rest) |
-| PREFIX | a zstd frame of them, made with what they replace as raw prefix |
+| PREFIX | a zstd frame of them; the literals before and what these replace are its raw prefix |
 | XOR | a zstd frame of literal xor base, byte n of each `parameter` bytes together: for numbers that moved little |
 | BSDIFF | a zstd frame of bsdiff's control, difference and extra blocks (Percival, 2003) |
 
@@ -34,19 +34,16 @@ ALGORITHMS = ("auto", "prefix", "xor", "rsync", "bsdiff")
 STRIDES = (1, 2, 4, 8)
 """Sizes of the numbers that XOR tries: bytes, half, single and double floats."""
 WINDOW_LOG = 27
-"""128 MiB: a segment's literals and as much of its base."""
+"""128 MiB: a segment's literals and its prefix."""
 MAX_BSDIFF = 4 * 1024 * 1024
 """Bytes on each side: its suffix array takes 8 times the base, and a second for each 2 MiB."""
-WORKERS_FROM = 8 * 1024 * 1024
-"""Bytes of literals from which zstd's worker threads have more than one job."""
-WORKERS = 2
 SAMPLES, SAMPLE = 16, 16 * 1024
 """Blocks that `auto` looks at, and bytes of each."""
-LEVELS = ((19, 2.5e6), (15, 8e6), (12, 20e6), (9, 45e6), (6, 80e6), (3, 200e6), (1, 350e6))
-"""(zstd level, bytes/s of literals and prefix on one core), measured on package and disk image content."""
-BSDIFF_RATE = 1.5e6
-"""Bytes/s of base and literals."""
-
+LEVELS = ((19, 1.5e6), (15, 6e6), (12, 15e6), (9, 50e6), (6, 85e6), (5, 110e6), (3, 160e6), (1, 230e6))
+"""(zstd level, bytes/s of literals on one core, a prefix as long included), measured on a disk image's new packages.
+One thread: zstd's workers see a prefix in their first job alone, and were no faster here."""
+LARGE = 8 * 1024 * 1024
+"""Bytes of literals that are not worth a try of compression when samples do not shrink."""
 _BSDIFF = struct.Struct("<III")
 _TRIPLE = struct.Struct("<QQQ")
 _SIGN = 1 << 63
@@ -59,6 +56,8 @@ class Residue:
     literal: bytes
     prefix: Callable[[], bytes]
     """The replaced content (`operations.replaced`)."""
+    history: bytes
+    """The literals of the segment before, or their end."""
     twin: Callable[[], bytes]
     """As long as the literals, each of them beside its like (`operations.aligned`)."""
 
@@ -92,6 +91,7 @@ def _made(residue: Residue, algorithm: str, budget: float) -> tuple[int, int, by
     prefix = residue.prefix()
     if algorithm == "bsdiff" and 0 < len(prefix) <= MAX_BSDIFF and len(literal) <= MAX_BSDIFF:
         return BSDIFF, 0, _bsdiff(literal, prefix)
+    prefix = residue.history + prefix
     return PREFIX, 0, _compress(literal, prefix, level_for(len(literal) + len(prefix) // 4, budget))
 
 
@@ -110,7 +110,7 @@ def _choose(residue: Residue) -> tuple[str, int]:
     # in samples the matches over a distance are missing, which a prefix also finds
     if by_stride[stride] < 0.9 * min(plain, with_prefix):
         return "xor", stride
-    if min(plain, with_prefix) > 0.995 * len(new) and len(literal) > WORKERS_FROM:
+    if min(plain, with_prefix) > 0.995 * len(new) and len(literal) > LARGE:
         return "none", 1
     return "prefix", 1
 
@@ -123,7 +123,7 @@ def decode(coding: int, parameter: int, body: bytes, size: int, residue: Residue
         elif coding == ZSTD:
             out = _decompress(body, b"", size)
         elif coding == PREFIX:
-            out = _decompress(body, residue.prefix(), size)
+            out = _decompress(body, residue.history + residue.prefix(), size)
         elif coding == XOR:
             if parameter not in STRIDES:
                 raise ProtocolError(f"a delta groups numbers of {parameter} bytes")
@@ -146,14 +146,7 @@ def _compress(data: Buffer, prefix: bytes, level: int) -> bytes:
     window = min(WINDOW_LOG, max(10, total.bit_length()))
     options: dict[Any, int] = {parameter.compression_level: level, parameter.window_log: window}
     if total > 1024 * 1024:
-        options |= {
-            parameter.enable_long_distance_matching: 1,
-            parameter.ldm_min_match: 32,
-            parameter.ldm_hash_rate_log: 4,
-            parameter.ldm_hash_log: min(22, window - 4),
-        }
-    if size >= WORKERS_FROM:
-        options[parameter.nb_workers] = WORKERS
+        options[parameter.enable_long_distance_matching] = 1
     # a prefix is for one frame, and nothing of it is kept
     raw = zstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= 8 else None
     compressor = zstd.ZstdCompressor(options=options, zstd_dict=raw)

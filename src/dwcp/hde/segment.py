@@ -22,7 +22,10 @@ VERSION = 1
 MAX_ID = 255
 """Bytes of a base's name."""
 MAX_LITERAL = 64 * 1024 * 1024
-"""Bytes of literals in a segment, and as many of base content beside them: together a window of 2**27."""
+"""Bytes of literals in a segment."""
+MAX_HISTORY = 32 * 1024 * 1024
+MAX_REPLACED = 32 * 1024 * 1024
+"""Bytes of the segment before, and of the base, that literals may be coded with: with them a window of 2**27."""
 MAX_OPS = 2**17
 """Operations of a segment: some 10 MiB as Python objects."""
 MAX_OP_BYTES = 20
