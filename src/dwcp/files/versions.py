@@ -54,8 +54,9 @@ def open_version(path: Path) -> Iterator[Content]:
 
 
 def write_version(path: Path, leaves: Iterable[tuple[int, bytes | bytearray | None]]) -> None:
-    """Writes (length, content or None for zeros) pieces beside `path`, and gives it that name when all are there and
-    durable. Raises StorageError; whatever `leaves` raises leaves an old `path` as it was."""
+    """Writes (length, content or None for zeros) pieces beside `path`, and gives it that name when all are there. As
+    with cp(1), the kernel writes it out later. Raises StorageError; whatever `leaves` raises leaves an old `path` as it
+    was."""
     try:
         fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -72,7 +73,6 @@ def write_version(path: Path, leaves: Iterable[tuple[int, bytes | bytearray | No
                     while view:
                         view = view[file.write(view) :]
             file.truncate(size)
-            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
