@@ -80,9 +80,9 @@ def _measure(pair: Pair, name: str, run: delta_peers.Run, figures: dict[str, Fig
             return
     old = figures.get(name, new)
     decode = None if new.decode is None or old.decode is None else min(new.decode, old.decode)
-    figures[name] = Figures(new.size, min(new.encode, old.encode), decode)
+    figures[name] = Figures(new.size, min(new.encode, old.encode), decode, min(new.cpu, old.cpu))
     back = "" if decode is None else f", back {decode:.2f} s"
-    print(f"{pair.name}, {name}: {new.size / 1e6:.3f} MB, {new.encode:.2f} s{back}", flush=True)
+    print(f"{pair.name}, {name}: {new.size / 1e6:.3f} MB, {new.encode:.2f} s, cpu {new.cpu:.2f} s{back}", flush=True)
 
 
 def _bars(pair: Pair, figures: dict[str, Figures]) -> tuple[str, float, dict[str, float]]:

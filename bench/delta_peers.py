@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ class Figures:
     encode: float
     """Seconds of the whole command; of rsync both ends."""
     decode: float | None = None
+    cpu: float = 0.0
+    """Seconds of all cores while encoding: what a busy machine does not distort."""
 
 
 Run = Callable[[Path, Path, Path], Figures]
@@ -42,9 +45,15 @@ class Peer:
         return shutil.which(self.tool) is None
 
 
-def timed(*command: str | Path, **environment: str) -> tuple[float, str]:
-    """(seconds, standard output). Raises RuntimeError."""
-    began = time.monotonic()
+def _cpu() -> float:
+    """Seconds of all programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(*command: str | Path, **environment: str) -> tuple[float, float, str]:
+    """(seconds, seconds of all cores, standard output). Raises RuntimeError."""
+    cpu, began = _cpu(), time.monotonic()
     done = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -56,15 +65,15 @@ def timed(*command: str | Path, **environment: str) -> tuple[float, str]:
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{command[0]} {command[1]}: {(done.stderr or done.stdout).strip()[-300:]}")
-    return seconds, done.stdout
+    return seconds, _cpu() - cpu, done.stdout
 
 
 def _two_ways(encode: list[str | Path], decode: list[str | Path], delta: Path, made: Path, new: Path) -> Figures:
-    there, _ = timed(*encode)
-    back, _ = timed(*decode)
+    there, cpu, _ = timed(*encode)
+    back, _, _ = timed(*decode)
     if subprocess.run(["cmp", "-s", made, new], check=False).returncode:
         raise RuntimeError(f"{encode[0]} made something else of its delta")
-    return Figures(delta.stat().st_size, there, back)
+    return Figures(delta.stat().st_size, there, back, cpu)
 
 
 def dwcp(old: Path, new: Path, scratch: Path) -> Figures:
@@ -90,16 +99,16 @@ def rsync(old: Path, new: Path, scratch: Path) -> Figures:
     target = scratch / "there"
     shutil.copyfile(old, target)
     options = ["--no-whole-file", "--ignore-times", "--stats", "-z", "--zc=zstd"]
-    seconds, told = timed("rsync", *options, new, target)
+    seconds, cpu, told = timed("rsync", *options, new, target)
     counts = [re.search(rf"Total bytes {way}: ([\d,]+)", told) for way in ("sent", "received")]
-    return Figures(sum(int(count[1].replace(",", "")) for count in counts if count), seconds)
+    return Figures(sum(int(count[1].replace(",", "")) for count in counts if count), seconds, cpu=cpu)
 
 
 def _store_size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _grown(store: Path, add: Callable[[Path], float], old: Path, new: Path, scratch: Path) -> Figures:
+def _grown(store: Path, add: Callable[[Path], tuple[float, float]], old: Path, new: Path, scratch: Path) -> Figures:
     """The same name for both versions, as a file that became other."""
     source = scratch / "source"
     source.mkdir()
@@ -110,8 +119,8 @@ def _grown(store: Path, add: Callable[[Path], float], old: Path, new: Path, scra
     before = _store_size(store)
     place.unlink()
     os.link(new, place)
-    seconds = add(source)
-    return Figures(_store_size(store) - before, seconds)
+    seconds, cpu = add(source)
+    return Figures(_store_size(store) - before, seconds, cpu=cpu)
 
 
 def borg(old: Path, new: Path, scratch: Path) -> Figures:
@@ -120,10 +129,10 @@ def borg(old: Path, new: Path, scratch: Path) -> Figures:
     timed("borg", "init", "-e", "none", store, **environment)
     number = 0
 
-    def add(source: Path) -> float:
+    def add(source: Path) -> tuple[float, float]:
         nonlocal number
         number += 1
-        return timed("borg", "create", "--compression", "zstd", f"{store}::{number}", source, **environment)[0]
+        return timed("borg", "create", "--compression", "zstd", f"{store}::{number}", source, **environment)[:2]
 
     return _grown(store, add, old, new, scratch)
 
@@ -132,8 +141,8 @@ def casync(old: Path, new: Path, scratch: Path) -> Figures:
     store = scratch / "store"
     store.mkdir()
 
-    def add(source: Path) -> float:
-        return timed("casync", "make", f"--store={store}", store / "index.caibx", source / "content")[0]
+    def add(source: Path) -> tuple[float, float]:
+        return timed("casync", "make", f"--store={store}", store / "index.caibx", source / "content")[:2]
 
     return _grown(store, add, old, new, scratch)
 
@@ -143,7 +152,7 @@ def restic(old: Path, new: Path, scratch: Path) -> Figures:
     common = ["restic", "-q", "--no-cache", "-r", str(store)]
     environment = {"RESTIC_PASSWORD": "measured", "HOME": str(scratch)}
     timed(*common, "init", **environment)
-    return _grown(store, lambda source: timed(*common, "backup", source, **environment)[0], old, new, scratch)
+    return _grown(store, lambda source: timed(*common, "backup", source, **environment)[:2], old, new, scratch)
 
 
 PEERS = (

@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from typing_extensions import Buffer
 
 MIB = 1024 * 1024
 CACHE = Path(os.environ.get("DWCP_BENCH_PAIRS", Path.home() / ".cache" / "dwcp" / "pairs"))
@@ -235,10 +237,10 @@ def checkpoint(old: Path, new: Path, work: Path) -> None:
     _save(weights, new)
 
 
-def _save(weights: list[object], path: Path) -> None:
+def _save(weights: Sequence[Buffer], path: Path) -> None:
     with path.open("wb") as file:
         for weight in weights:
-            file.write(memoryview(weight).cast("B"))  # type: ignore[arg-type]
+            file.write(memoryview(weight).cast("B"))
 
 
 WORKER = """

@@ -17,7 +17,7 @@ from dwcp.files.root import failure
 from dwcp.files.versions import open_version, write_version
 from dwcp.hde import residue
 from dwcp.hde.decoder import DeltaDecoder
-from dwcp.hde.encoder import DeltaEncoder, Statistics
+from dwcp.hde.encoder import PENDING, DeltaEncoder, Statistics
 from dwcp.hde.hashes import HASHES
 from dwcp.hde.segment import MAX_ID, Segment, read_segment
 from dwcp.units import format_size, parse_size
@@ -55,7 +55,7 @@ def encode(
     base: Path, new: Path, target: Path, algorithm: str, seconds: float | None, checksum: str, as_json: bool
 ) -> None:
     """Write what makes NEW of BASE into DELTA."""
-    with open_version(base) as old, open_version(new) as content, ThreadPoolExecutor(1) as coder:
+    with open_version(base) as old, open_version(new) as content, ThreadPoolExecutor(PENDING) as coder:
         encoder = DeltaEncoder(
             old,
             content,
