@@ -85,7 +85,9 @@ def _made(residue: Residue, algorithm: str, budget: float) -> tuple[int, int, by
         return STORED, 0, literal
     if algorithm == "xor":
         mixed = _planes(_xor(literal, residue.twin()), stride)
-        return XOR, stride, _compress(mixed, b"", level_for(len(mixed), budget))
+        # planes of numbers have next to no repetition that a higher level could find
+        level = level_for(len(mixed), budget) if stride == 1 else 1
+        return XOR, stride, _compress(mixed, b"", level)
     if algorithm == "rsync":
         return ZSTD, 0, _compress(literal, b"", level_for(len(literal), budget))
     prefix = residue.prefix()
