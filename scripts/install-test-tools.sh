@@ -3,7 +3,7 @@
 # (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with.
 set -euo pipefail
 
-declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl)
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [go]=golang-go [protoc]=protobuf-compiler)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
@@ -12,6 +12,8 @@ missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
 done
+# pprof's definition of its format
+[[ -e /usr/share/gocode/src/github.com/google/pprof/proto/profile.proto ]] || missing+=(golang-github-google-pprof-dev)
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]}" >&2

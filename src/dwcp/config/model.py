@@ -401,6 +401,18 @@ class Memory(Section):
     limit: Size = size(256 * MIB, 64 * MIB, 2**40, "For transfer buffers and what is made of them, per process.")
 
 
+class Debug(Section):
+    """Looking into the process over HTTP: `/debug`."""
+
+    enabled: bool = flag(False, "Answer there: profiles, stacks, the configuration, the log's level.")
+    heap_frames: int = integer(
+        0,
+        0,
+        64,
+        "Frames kept of the stack of each allocation, for /debug/pprof/heap; 0: none. Slows all of Python down.",
+    )
+
+
 def _version(value: Any) -> Any:
     # unquoted, YAML reads it as a number
     return "2.0" if isinstance(value, float) and value == 2.0 else value
@@ -423,6 +435,7 @@ class Config(Section):
     health: HealthSection = Field(default_factory=HealthSection)
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
     memory: Memory = Field(default_factory=Memory)
+    debug: Debug = Field(default_factory=Debug)
     prediction: Prediction = Field(default_factory=Prediction)
     sync: Sync = Field(default_factory=Sync)
     consensus: Consensus = Field(default_factory=Consensus)

@@ -24,6 +24,7 @@ from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.component import MetricsComponent
+from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
@@ -69,6 +70,7 @@ class Manager:
 
     async def start(self) -> None:
         config = self._config
+        heap.trace(config.debug.heap_frames)
         statedir.prepare(self._state_dir)
         self._claim = Claim(self._state_dir)
         try:
@@ -173,7 +175,8 @@ class Manager:
         )
         node = config.node.model_copy(update={"name": old.node.name, "log_format": old.node.log_format})
         storage = config.storage.model_copy(update={"state_dir": old.storage.state_dir})
-        kept = {"enabled": old.enabled, "http": old.http, "security": old.security}
+        debug = config.debug.model_copy(update={"heap_frames": old.debug.heap_frames})
+        kept = {"debug": debug, "enabled": old.enabled, "http": old.http, "security": old.security}
         return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
 
     @property
