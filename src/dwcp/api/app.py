@@ -52,7 +52,10 @@ def create_app(
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"Content-Type": content_type, **_HEADERS})
+        with http_metrics.measure("GET", "/metrics") as measured:
+            content = encoder(registry)
+            measured.status = 200
+        return Response(content, headers={"Content-Type": content_type, **_HEADERS})
 
     async def document(request: Request) -> Response:
         return Json(openapi(version("dwcp")), headers=_HEADERS)

@@ -398,7 +398,13 @@ class CircuitBreaker(Section):
 class Memory(Section):
     """What the node may take."""
 
-    limit: Size = size(256 * MIB, 64 * MIB, 2**40, "For transfer buffers and what is made of them, per process.")
+    limit: Size = size(
+        256 * MIB,
+        64 * MIB,
+        2**40,
+        "Of each process: a quarter bounds transfer buffers. The manager lets them shrink when all that is resident is "
+        "more than the limit.",
+    )
 
 
 class Debug(Section):

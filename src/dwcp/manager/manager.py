@@ -19,11 +19,13 @@ from dwcp.errors import ConfigError, NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.component import Component
+from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.component import MetricsComponent
+from dwcp.metrics.durations import Durations
 from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
@@ -32,9 +34,11 @@ from dwcp.store.identity import load_or_create
 from dwcp.store.recorder import Recorder
 from dwcp.supervise.breaker import BreakerStatus, worst
 from dwcp.supervise.health import NodeHealth, node_health
+from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
 
@@ -55,7 +59,8 @@ class Manager:
         self._config = config
         self._state_dir = Path(config.storage.state_dir)
         self._recorder = Recorder(self._state_dir, config.storage.log_size)
-        self.board = Board(TransferRecording(self._recorder, command=False))
+        self._durations = Durations()
+        self.board = Board(TransferRecording(self._recorder, command=False), self._durations)
         self._runner: Runner | None = None
         self._began = time.monotonic()
 
@@ -86,16 +91,17 @@ class Manager:
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
             self._peers = PeersComponent(self._server, lambda: self._config, self._recorder.note)
+            self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
                 self,
-                create_registry(self),
+                create_registry(self, self._durations),
                 listen=config.http.listen,
                 tls_listen=config.http.tls_listen,
                 token=statedir.api_token(self._state_dir),
                 certificate=(identity.certificate_file, identity.key_file),
             )
-            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note)
+            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note, self._durations)
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
@@ -113,6 +119,7 @@ class Manager:
         components: dict[Component, tuple[str, ...]] = {
             StateComponent(self._state_dir, self._recorder, lambda: self._config): (),
             CompressionComponent(): (),
+            self._memory: (),
             self._metrics: (),
             self._http: ("metrics",),
         }
@@ -232,3 +239,9 @@ class Manager:
 
     def throughput(self) -> tuple[float, float]:
         return self._metrics.throughput()
+
+    def memory(self) -> MemoryStatus:
+        return self._memory.status()
+
+    def buffers(self) -> PoolStatus:
+        return self._server.node.pool.status()
