@@ -212,6 +212,12 @@ def test_memory_by_type_of_object() -> None:
     assert any(sample.stack[0].function.startswith("(not in Python objects") for sample in profile.samples)
 
 
+def test_only_one_heap_profile_is_taken_at_a_time() -> None:
+    with heap._one_at_a_time, pytest.raises(TemporaryError, match="another heap profile"):
+        heap.profile()
+    assert heap.profile().samples
+
+
 TRACED = """
 import sys
 from dwcp.profiling import heap, pprof

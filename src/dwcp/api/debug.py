@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +27,8 @@ DEFAULT_SECONDS = 30.0
 MAX_SECONDS = 300.0
 GONE_CHECK = 0.5
 """Seconds between looks at whether whoever asked is still there."""
+_threads_of_ours = ThreadPoolExecutor(3, "dwcp-debug")
+"""Not those that health checks run in: one of each kind of profile may be under way, and stacks be looked at."""
 HIDDEN = "(hidden)"
 
 _SECRET = re.compile(r"(^|_)(token|secret|password|passphrase|credential|credentials|private_key|api_key)$")
@@ -57,7 +60,7 @@ async def _cpu(view: NodeView, request: Request) -> Response:
 async def _profile(request: Request, take: Callable[[threading.Event], pprof.Profile]) -> Response:
     """Taken and encoded in a thread, and left off when nobody waits for it any more."""
     stop = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(lambda: pprof.encode(take(stop))))
+    work = asyncio.get_running_loop().run_in_executor(_threads_of_ours, lambda: pprof.encode(take(stop)))
     try:
         while not (await asyncio.wait({work}, timeout=GONE_CHECK))[0]:
             if await request.is_disconnected():
@@ -79,8 +82,9 @@ def _seconds(given: str | None) -> float:
 
 @_allowed
 async def _threads(view: NodeView, request: Request) -> Response:
+    found = await asyncio.get_running_loop().run_in_executor(_threads_of_ours, stacks.threads)
     document = {
-        "threads": [_with_frames(asdict(entry), entry.stack) for entry in await asyncio.to_thread(stacks.threads)],
+        "threads": [_with_frames(asdict(entry), entry.stack) for entry in found],
         "tasks": [_with_frames(asdict(entry), entry.stack) for entry in stacks.tasks()],
     }
     return Json(document)
@@ -148,7 +152,7 @@ ENDPOINTS = (
         _heap,
         "Memory in use, for `go tool pprof`: by allocating stack with `debug.heap_frames`, else by type of object",
         {"type": "string", "format": "binary"},
-        _OFF,
+        {**_OFF, 409: "another one is being taken"},
         private=True,
         media_type=_PPROF,
     ),

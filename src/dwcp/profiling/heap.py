@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import time
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable
 from types import CodeType, FunctionType
 
+from dwcp.errors import TemporaryError
 from dwcp.profiling.pprof import Frame, Kind, Profile, Sample
 from dwcp.profiling.process import resident_bytes
 from dwcp.profiling.stacks import function_name
@@ -26,6 +28,7 @@ _KINDS = (Kind("inuse_objects", "count"), Kind("inuse_space", "bytes"))
 _REST = "(not in Python objects: interpreter, libraries, thread stacks, memory that the allocator keeps)"
 _UNTRACED = "(not traced: allocated before tracing began, interpreter, libraries, thread stacks, kept by the allocator)"
 _TRACER = "(tracemalloc itself)"
+_one_at_a_time = threading.Lock()
 _Traceback = tuple[tuple[str, int], ...]
 """As tracemalloc has it: file and line of each frame, innermost first."""
 
@@ -37,7 +40,17 @@ def trace(frames: int) -> None:
 
 
 def profile() -> Profile:
-    """Takes a moment in which other threads come to run less; blocks, so not for an event loop."""
+    """Takes a moment in which other threads come to run less; blocks, so not for an event loop. Raises TemporaryError
+    while another one is taken."""
+    if not _one_at_a_time.acquire(blocking=False):
+        raise TemporaryError("another heap profile is being taken; try again when it is done")
+    try:
+        return _profile()
+    finally:
+        _one_at_a_time.release()
+
+
+def _profile() -> Profile:
     resident, taken_at = resident_bytes(), time.time_ns()
     traced = tracemalloc.is_tracing()
     samples = _by_stack() if traced else _by_type()
