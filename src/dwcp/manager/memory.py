@@ -17,7 +17,7 @@ from dwcp.supervise.memory import MemoryBudget, MemoryStatus
 from dwcp.units import format_size
 
 INTERVAL = 1.0
-"""Seconds between looks, 20 µs each."""
+"""Seconds between looks, some 35 µs each."""
 
 log = structlog.get_logger()
 
