@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs clean bench-loopback bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard clean bench-loopback bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -45,6 +45,9 @@ bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and
 bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools (root; DWCP_WANLINK where netem is not)
 	scripts/install-test-tools.sh peers
 	$(BIN)/python -m bench.wan
+
+dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
+	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json
 
 docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.config.reference > docs/configuration.md
