@@ -3,7 +3,7 @@
 # (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with.
 set -euo pipefail
 
-declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace)
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
