@@ -10,7 +10,7 @@ import pytest
 from tests.deployments.live import Watched, watching
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     for program in ("prometheus", "prometheus-node-exporter"):
         if shutil.which(program) is None:
