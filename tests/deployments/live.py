@@ -119,6 +119,10 @@ def watching(directory: Path) -> Iterator[Watched]:
         random_file(directory / "content", 2_000_000)
         sent = run_dwcp("send", "--config", lab.nodes[0].config_file, directory / "content", "node2:inbox/")
         assert sent.returncode == 0, sent.stderr
-        # rates want two scrapes, and the rules' own interval goes by
-        wait_until(lambda: sum(watched.query("instance:dwcp_transport_received_bits:rate1m")) > 0, "rates are recorded")
+        # rates want two scrapes of each target; nothing had to be recovered, so that its share has no value
+        rules = yaml.safe_load((DEPLOYED / "rules" / "dwcp-recording.yml").read_text())["groups"][0]["rules"]
+        for name in (rule["record"] for rule in rules if "recovery_success" not in rule["record"]):
+            wait_until(lambda name=name: any(value >= 0 for value in watched.query(name)), f"{name} is recorded")
+        received = "instance:dwcp_transport_received_bits:rate1m"
+        wait_until(lambda: sum(watched.query(received)) > 0, "the transfer is seen")
         yield watched
