@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs clean bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -49,6 +49,12 @@ bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools
 	scripts/install-test-tools.sh peers
 	$(BIN)/python -m bench.wan
 
+dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
+	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json
+
+dist: $(VENV)/dev.stamp  ## an archive with everything in it, to unpack in /opt
+	$(BIN)/python deployments/archive/build.py dist
+
 docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.config.reference > docs/configuration.md
 	$(BIN)/python -m dwcp.api.reference > docs/http.md
@@ -61,7 +67,7 @@ lock:  ## pins all dependencies anew (needs uv)
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:
-	rm -rf $(VENV) $(LAB) bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LAB) dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/%.stamp: requirements/%.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -3,7 +3,9 @@
 # (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with.
 set -euo pipefail
 
-declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [go]=golang-go [protoc]=protobuf-compiler [promtool]=prometheus)
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
+package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
+package+=([go]=golang-go [protoc]=protobuf-compiler)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
@@ -19,6 +21,16 @@ if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]}" >&2
   exit 0
 fi
+# the tests start what they need; what comes as a service is neither started now nor enabled
+services=()
+for name in prometheus prometheus-node-exporter; do
+  [[ " ${missing[*]} " == *" $name "* ]] && [[ -d /run/systemd/system ]] && services+=("$name.service")
+done
+[[ ${#services[@]} -eq 0 ]] || systemctl --quiet --runtime mask "${services[@]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+[[ ${#services[@]} -eq 0 ]] || {
+  systemctl --quiet --runtime unmask "${services[@]}"
+  systemctl --quiet disable "${services[@]}"
+}
