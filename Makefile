@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs clean bench-loopback bench-wan bench-delta
+.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -42,6 +42,9 @@ bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
 
+bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
+	$(BIN)/python -m bench.scrape
+
 bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools (root; DWCP_WANLINK where netem is not)
 	scripts/install-test-tools.sh peers
 	$(BIN)/python -m bench.wan
@@ -49,6 +52,12 @@ bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools
 bench-delta: $(VENV)/dev.stamp  ## deltas of real and adversarial pairs beside the usual tools (DWCP_BENCH_PAIRS)
 	scripts/install-test-tools.sh deltas
 	$(BIN)/python -m bench.delta
+
+dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
+	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json
+
+dist: $(VENV)/dev.stamp  ## an archive with everything in it, to unpack in /opt
+	$(BIN)/python deployments/archive/build.py dist
 
 docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.config.reference > docs/configuration.md
@@ -62,7 +71,7 @@ lock:  ## pins all dependencies anew (needs uv)
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:
-	rm -rf $(VENV) $(LAB) bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LAB) dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/%.stamp: requirements/%.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

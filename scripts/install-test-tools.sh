@@ -4,7 +4,9 @@
 # with `deltas` what bench-delta does.
 set -euo pipefail
 
-declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl)
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
+package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
+package+=([go]=golang-go [protoc]=protobuf-compiler)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
@@ -17,11 +19,23 @@ missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
 done
+# pprof's definition of its format
+[[ -e /usr/share/gocode/src/github.com/google/pprof/proto/profile.proto ]] || missing+=(golang-github-google-pprof-dev)
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]}" >&2
   exit 0
 fi
+# the tests start what they need; what comes as a service is neither started now nor enabled
+services=()
+for name in prometheus prometheus-node-exporter; do
+  [[ " ${missing[*]} " == *" $name "* ]] && [[ -d /run/systemd/system ]] && services+=("$name.service")
+done
+[[ ${#services[@]} -eq 0 ]] || systemctl --quiet --runtime mask "${services[@]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+[[ ${#services[@]} -eq 0 ]] || {
+  systemctl --quiet --runtime unmask "${services[@]}"
+  systemctl --quiet disable "${services[@]}"
+}

@@ -7,7 +7,22 @@ import sys
 
 import structlog
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+_level = "info"
+
+
+def level() -> str:
+    """What is logged now."""
+    return _level
+
+
+def set_level(level: str) -> None:
+    """Of this process, at once; everything else stays. `level` is one of LEVELS."""
+    global _level
+    _level = level
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
 
 
 def configure(level: str, form: str) -> None:
@@ -27,10 +42,10 @@ def configure(level: str, form: str) -> None:
     exceptions = [] if console else [structlog.processors.dict_tracebacks]
     structlog.configure(
         processors=[*shared, *exceptions, last],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    set_level(level)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ HEALTH = "curl http://localhost:8080/health"
 METRICS = "curl http://localhost:8080/metrics | grep dwcp_"
 BREAKER_STATE = "curl http://localhost:8080/circuit-breaker/state"
 BREAKER_RESET = "curl -X POST http://localhost:8080/circuit-breaker/reset"
+HEAP = "curl http://localhost:8080/debug/pprof/heap > heap.prof"
+PPROF = "go tool pprof heap.prof"
 BREAKER_FAILURES = "curl http://localhost:8080/metrics | grep circuit_breaker_failures"
 PERFORMANCE = 'curl http://localhost:8080/metrics | grep -E "(latency|throughput|errors)"'
 VALIDATION_HEALTH = '{"status":"healthy","version":"2.0","enabled":true}'
@@ -360,3 +363,20 @@ def test_a_manager_runs_with_each_tuning_profile(start: Callable[..., Node], pro
     sockets = json.loads(node.shell("curl http://localhost:8080/status"))["sockets"]
     assert ("unlimited" in sockets["pacing_rate"]) is (wanted.get("enable_pacing") is False)
     assert node.start_seconds < START_LIMIT
+
+
+def test_high_memory_usage_is_looked_into(start: Callable[..., Node], tmp_path: Path) -> None:
+    """The runbook's go_memstats are a Go program's; here process_* and python_* tell."""
+    allowed = tmp_path / "debug.yaml"
+    allowed.write_text("debug:\n  enabled: true\n")
+    node = start(allowed)
+    node.shell(f"cd {tmp_path} && {HEAP}")
+    assert "process_resident_memory_bytes" in node.shell("curl http://localhost:8080/metrics | grep process_")
+    if shutil.which("go") is None:
+        pytest.skip("needs go tool pprof (golang-go)")
+    environment = {**os.environ, "HOME": str(tmp_path), "PPROF_TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        PPROF.split(), cwd=tmp_path, input="top\n", capture_output=True, text=True, env=environment, check=True
+    )
+    assert "Type: inuse_space" in done.stderr
+    assert re.search(r"^ *[\d.]+MB .*dict$", done.stdout, re.MULTILINE)

@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dwcp.api.routes import ENDPOINTS, Endpoint, Json, openapi
-from dwcp.errors import DwcpError, NotFoundError, UsageError
+from dwcp.api.endpoint import Endpoint, Json
+from dwcp.api.routes import ENDPOINTS, openapi
+from dwcp.errors import DwcpError, NotFoundError, RefusedError, UsageError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
@@ -30,8 +31,9 @@ _HEADERS = {
 def create_app(
     view: NodeView, registry: CollectorRegistry, http_metrics: HttpMetrics, *, token: str | None
 ) -> Starlette:
-    """`token`: what a request that changes something has to carry; None on a loopback listener, where no token is
-    asked but the request must come from this machine's own name, not from another site's page."""
+    """`token`: what a request has to carry that changes something or looks into the process; None on a loopback
+    listener, where no token is asked but the request must come from this machine's own name, not from another site's
+    page."""
 
     def route(path: str, endpoints: list[Endpoint]) -> Route:
         """One for each path, so that the answer to a wrong method names all right ones."""
@@ -40,7 +42,7 @@ def create_app(
         async def answer(request: Request) -> Response:
             endpoint = by_method["GET" if request.method == "HEAD" else request.method]
             with http_metrics.measure(endpoint.method, endpoint.path) as measured:
-                refusal = _refusal(request, token) if endpoint.changes_state else None
+                refusal = _refusal(request, token) if endpoint.guarded else None
                 response = refusal or await _handled(lambda: endpoint.handler(view, request))
                 measured.status = response.status_code
             response.headers.update(_HEADERS)
@@ -50,7 +52,10 @@ def create_app(
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"Content-Type": content_type, **_HEADERS})
+        with http_metrics.measure("GET", "/metrics") as measured:
+            content = encoder(registry)
+            measured.status = 200
+        return Response(content, headers={"Content-Type": content_type, **_HEADERS})
 
     async def document(request: Request) -> Response:
         return Json(openapi(version("dwcp")), headers=_HEADERS)
@@ -83,18 +88,20 @@ async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
         return Json({"code": error.code, "message": str(error)}, 404)
     except UsageError as error:
         return Json({"code": error.code, "message": str(error)}, 400)
+    except RefusedError as error:
+        return Json({"code": error.code, "message": str(error)}, 403)
     except DwcpError as error:
         return Json({"code": error.code, "message": str(error)}, 409)
 
 
 def _refusal(request: Request, token: str | None) -> Response | None:
-    """Why this request may not change anything; None when it may."""
+    """Why this request may not change anything or look into the process; None when it may."""
     origin = request.headers.get("origin")
     host = request.headers.get("host", "")
     if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none") or (
         origin is not None and origin.split("://")[-1] != host
     ):
-        return Json({"code": "refused", "message": "requests from other sites' pages may not change anything"}, 403)
+        return Json({"code": "refused", "message": "requests from other sites' pages may not do this"}, 403)
     if token is None:
         name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
         if name != "localhost" and not is_loopback(name):

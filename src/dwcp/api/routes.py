@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dwcp.api import debug
+from dwcp.api.endpoint import Endpoint, Json
+from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import NodeHealth, Status
 from dwcp.transfer.board import State, TransferStatus
 from dwcp.transfer.counters import TransportCounters
-
-Handler = Callable[[NodeView, Request], Awaitable[Response]]
-
-
-class Json(Response):
-    """Compact, keys in the order in which they were put."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """`schema`: JSON Schema of the answer; `statuses`: meaning of each status besides 200."""
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    schema: dict[str, Any] = field(default_factory=dict)
-    statuses: dict[int, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def changes_state(self) -> bool:
-        return self.method not in ("GET", "HEAD")
-
-
-def _obj(**properties: str | dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {key: {"type": kind} if isinstance(kind, str) else kind for key, kind in properties.items()},
-    }
 
 
 def health_document(config_version: str, enabled: bool, health: NodeHealth) -> dict[str, Any]:
@@ -278,6 +244,7 @@ ENDPOINTS = (
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
+    *debug.ENDPOINTS,
 )
 
 
@@ -307,9 +274,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     usual = {} if 202 in endpoint.statuses else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
-        problem = status in (400, 401, 403, 404)
+        problem = status in (400, 401, 403, 404, 409)
         schema = {"$ref": "#/components/schemas/Problem"} if problem else endpoint.schema
-        responses[str(status)] = {"description": meaning, "content": {"application/json": {"schema": schema}}}
+        media_type = "application/json" if problem else endpoint.media_type
+        responses[str(status)] = {"description": meaning, "content": {media_type: {"schema": schema}}}
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
     parameters = [
         {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
@@ -319,9 +287,11 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
-    if endpoint.changes_state:
+    if endpoint.guarded:
         operation["security"] = [{"token": []}]
         for status, meaning in ((401, "the token is missing or wrong"), (403, "asked from another site's page")):
             ref = {"$ref": "#/components/schemas/Problem"}
-            responses[str(status)] = {"description": meaning, "content": {"application/json": {"schema": ref}}}
+            responses.setdefault(
+                str(status), {"description": meaning, "content": {"application/json": {"schema": ref}}}
+            )
     return operation

@@ -398,7 +398,25 @@ class CircuitBreaker(Section):
 class Memory(Section):
     """What the node may take."""
 
-    limit: Size = size(256 * MIB, 64 * MIB, 2**40, "For transfer buffers and what is made of them, per process.")
+    limit: Size = size(
+        256 * MIB,
+        64 * MIB,
+        2**40,
+        "Of each process: a quarter bounds transfer buffers. The manager lets them shrink when all that is resident is "
+        "more than the limit.",
+    )
+
+
+class Debug(Section):
+    """Looking into the process over HTTP: `/debug`."""
+
+    enabled: bool = flag(False, "Answer there: profiles, stacks, the configuration, the log's level.")
+    heap_frames: int = integer(
+        0,
+        0,
+        64,
+        "Frames kept of the stack of each allocation, for /debug/pprof/heap; 0: none. Slows all of Python down.",
+    )
 
 
 def _version(value: Any) -> Any:
@@ -423,6 +441,7 @@ class Config(Section):
     health: HealthSection = Field(default_factory=HealthSection)
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
     memory: Memory = Field(default_factory=Memory)
+    debug: Debug = Field(default_factory=Debug)
     prediction: Prediction = Field(default_factory=Prediction)
     sync: Sync = Field(default_factory=Sync)
     consensus: Consensus = Field(default_factory=Consensus)

@@ -11,7 +11,7 @@ from dwcp.config.model import Config
 from dwcp.units import format_duration, format_rate, format_size
 
 _RESTART = ("enabled", "version", "node.name", "storage.state_dir", "http.", "security.", "transport.listen")
-_RESTART_ALSO = ("transport.enable_rdma", "transport.rdma_", "node.log_format")
+_RESTART_ALSO = ("transport.enable_rdma", "transport.rdma_", "node.log_format", "debug.heap_frames")
 WITHOUT_EFFECT = (
     "compression.enable_dictionary",
     "compression.dictionary_update_interval",

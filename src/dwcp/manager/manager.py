@@ -19,11 +19,14 @@ from dwcp.errors import ConfigError, NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.component import Component
+from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.component import MetricsComponent
+from dwcp.metrics.durations import Durations
+from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
@@ -31,9 +34,11 @@ from dwcp.store.identity import load_or_create
 from dwcp.store.recorder import Recorder
 from dwcp.supervise.breaker import BreakerStatus, worst
 from dwcp.supervise.health import NodeHealth, node_health
+from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
 
@@ -54,7 +59,8 @@ class Manager:
         self._config = config
         self._state_dir = Path(config.storage.state_dir)
         self._recorder = Recorder(self._state_dir, config.storage.log_size)
-        self.board = Board(TransferRecording(self._recorder, command=False))
+        self._durations = Durations()
+        self.board = Board(TransferRecording(self._recorder, command=False), self._durations)
         self._runner: Runner | None = None
         self._began = time.monotonic()
 
@@ -69,6 +75,7 @@ class Manager:
 
     async def start(self) -> None:
         config = self._config
+        heap.trace(config.debug.heap_frames)
         statedir.prepare(self._state_dir)
         self._claim = Claim(self._state_dir)
         try:
@@ -84,16 +91,17 @@ class Manager:
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
             self._peers = PeersComponent(self._server, lambda: self._config, self._recorder.note)
+            self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
                 self,
-                create_registry(self),
+                create_registry(self, self._durations),
                 listen=config.http.listen,
                 tls_listen=config.http.tls_listen,
                 token=statedir.api_token(self._state_dir),
                 certificate=(identity.certificate_file, identity.key_file),
             )
-            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note)
+            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note, self._durations)
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
@@ -111,6 +119,7 @@ class Manager:
         components: dict[Component, tuple[str, ...]] = {
             StateComponent(self._state_dir, self._recorder, lambda: self._config): (),
             CompressionComponent(): (),
+            self._memory: (),
             self._metrics: (),
             self._http: ("metrics",),
         }
@@ -173,7 +182,8 @@ class Manager:
         )
         node = config.node.model_copy(update={"name": old.node.name, "log_format": old.node.log_format})
         storage = config.storage.model_copy(update={"state_dir": old.storage.state_dir})
-        kept = {"enabled": old.enabled, "http": old.http, "security": old.security}
+        debug = config.debug.model_copy(update={"heap_frames": old.debug.heap_frames})
+        kept = {"debug": debug, "enabled": old.enabled, "http": old.http, "security": old.security}
         return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
 
     @property
@@ -229,3 +239,9 @@ class Manager:
 
     def throughput(self) -> tuple[float, float]:
         return self._metrics.throughput()
+
+    def memory(self) -> MemoryStatus:
+        return self._memory.status()
+
+    def buffers(self) -> PoolStatus:
+        return self._server.node.pool.status()

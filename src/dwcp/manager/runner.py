@@ -11,6 +11,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.manager.component import Component
+from dwcp.metrics.durations import Durations
 from dwcp.store.recorder import Note, untold
 from dwcp.supervise.health import ComponentHealth, Health, Status
 from dwcp.supervise.order import dependants, start_order
@@ -26,11 +27,17 @@ log = structlog.get_logger()
 
 class Runner:
     def __init__(
-        self, components: Mapping[Component, tuple[str, ...]], config: Callable[[], Config], note: Note = untold
+        self,
+        components: Mapping[Component, tuple[str, ...]],
+        config: Callable[[], Config],
+        note: Note = untold,
+        durations: Durations | None = None,
     ) -> None:
         """`components`: each with the names of those it depends on."""
         self._config = config
         self._note = note
+        self._durations = durations or Durations()
+        self._unhealthy_at: dict[str, float] = {}
         self._by_name = {component.name: component for component in components}
         self._depends_on = {component.name: needed for component, needed in components.items()}
         self._order = start_order(self._depends_on)
@@ -112,8 +119,12 @@ class Runner:
         now = time.monotonic()
         phase, recovered = supervised.phase, supervised.counts().successes
         supervised.checked(health, now - began, now, time.time())
+        self._durations.checked(name, now - began)
+        if health.status is Status.UNHEALTHY:
+            self._unhealthy_at.setdefault(name, now)
         if supervised.counts().successes > recovered:
             self._note("component", "recovered", component=name)
+            self._durations.recovered(name, now - self._unhealthy_at.pop(name, now))
         if supervised.phase is Phase.FAILED and phase is not Phase.FAILED:
             self._note("component", "failed", component=name, reason=health.reason)
         # a component that was restarted is looked at again soon: its health counts once a check has said so

@@ -10,17 +10,21 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
 from dwcp.transfer.board import Role
 
+_VERSION = version("dwcp")
+"""Once: looking it up reads files."""
 _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
 
 
-def create_registry(view: NodeView) -> CollectorRegistry:
+def create_registry(view: NodeView, durations: Durations) -> CollectorRegistry:
     """The node's own metrics, and those of its process and interpreter."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(view))
+    durations.register(registry)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
@@ -37,6 +41,7 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._manager()
+        yield from self._memory()
         yield from self._transport()
         yield from self._transfers()
 
@@ -44,7 +49,7 @@ class NodeCollector(Collector):
         view = self._view
         health = view.health()
         build = GaugeMetricFamily("dwcp_build_info", "Version of this program.", labels=["version", "node"])
-        build.add_metric([version("dwcp"), view.config.node.name], 1)
+        build.add_metric([_VERSION, view.config.node.name], 1)
         yield build
         yield GaugeMetricFamily("dwcp_manager_uptime_seconds", "Time since the manager started.", health.uptime_seconds)
         component = GaugeMetricFamily(
@@ -83,6 +88,24 @@ class NodeCollector(Collector):
             success.add_metric([name], counts.successes)
         yield from (attempts, success)
 
+    def _memory(self) -> Iterator[Metric]:
+        memory, buffers = self._view.memory(), self._view.buffers()
+        yield GaugeMetricFamily("dwcp_manager_memory_limit_bytes", "The soft budget, memory.limit.", memory.limit)
+        yield GaugeMetricFamily(
+            "dwcp_manager_memory_resident_bytes", "Resident memory as the budget saw it last.", memory.resident
+        )
+        yield GaugeMetricFamily(
+            "dwcp_manager_memory_shrink_level", "How many times transfer buffers are halved now.", memory.level
+        )
+        yield CounterMetricFamily(
+            "dwcp_manager_memory_shrinks", "Times that transfer buffers were halved.", memory.shrinks
+        )
+        yield GaugeMetricFamily("dwcp_transport_buffers_limit_bytes", "What transfer buffers may take.", buffers.limit)
+        taken = GaugeMetricFamily("dwcp_transport_buffers_bytes", "What transfer buffers take.", labels=["state"])
+        taken.add_metric(["idle"], buffers.idle)
+        taken.add_metric(["in_use"], buffers.allocated - buffers.idle)
+        yield taken
+
     def _transport(self) -> Iterator[Metric]:
         counters = self._view.transport()
         yield GaugeMetricFamily("dwcp_transport_active_streams", "Data connections in use.", counters.active_streams)
@@ -97,10 +120,10 @@ class NodeCollector(Collector):
             latency.add_metric([peer], seconds * 1000)
         yield latency
         throughput = GaugeMetricFamily(
-            "dwcp_transport_throughput_bits_per_second", "Over the newest collection interval.", labels=["direction"]
+            "dwcp_transport_throughput_bytes_per_second", "Over the newest collection interval.", labels=["direction"]
         )
         for direction, rate in zip(("sent", "received"), self._view.throughput(), strict=True):
-            throughput.add_metric([direction], rate)
+            throughput.add_metric([direction], rate / 8)
         yield throughput
         errors = CounterMetricFamily("dwcp_transport_errors", "Faults met and mended, by kind.", labels=["kind"])
         errors.add_metric(["frame_corrupt"], counters.frames_corrupt)

@@ -10,12 +10,15 @@ from prometheus_client import CollectorRegistry
 
 from dwcp.config import Config
 from dwcp.metrics.collector import NodeCollector
+from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import ComponentHealth, NodeHealth, Status, node_health
+from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
-from dwcp.transfer.board import Board
+from dwcp.transfer.board import Board, Role, TransferStatus
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.pool import PoolStatus
 
 _HEAD = """# Metrics
 
@@ -54,6 +57,12 @@ class _Example:
     def sockets(self) -> tuple[Mapping[str, str], list[str]]:
         return {}, []
 
+    def memory(self) -> MemoryStatus:
+        return MemoryStatus()
+
+    def buffers(self) -> PoolStatus:
+        return PoolStatus()
+
     def throughput(self) -> tuple[float, float]:
         return 0.0, 0.0
 
@@ -61,11 +70,16 @@ class _Example:
 def reference() -> str:
     """The page."""
     registry = CollectorRegistry()
-    HttpMetrics(registry)
+    with HttpMetrics(registry).measure("GET", "/health"):
+        """Only what was seen once shows its labels."""
+    durations = Durations()
+    durations.register(registry)
+    durations.ended(TransferStatus("", Role.SEND, "node2", ""))
+    durations.checked("transport", 0.0)
+    durations.recovered("transport", 0.0)
     rows = []
     for metric in [*NodeCollector(_Example()).collect(), *registry.collect()]:
-        names = {key for sample in metric.samples for key in sample.labels}
-        labels = ", ".join(sorted(names)) or ("method, route, status" if metric.name == "dwcp_http_requests" else "")
+        labels = ", ".join(sorted({key for sample in metric.samples for key in sample.labels} - {"le"}))
         suffix = "_total" if metric.type == "counter" else ""
         rows.append(f"| `{metric.name}{suffix}` | {metric.type} | {labels} | {metric.documentation} |")
     return _HEAD + "\n".join(rows) + "\n"

@@ -8,9 +8,11 @@ from typing import Protocol
 from dwcp.config import Config
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth
+from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.pool import PoolStatus
 
 
 class NodeView(Protocol):
@@ -48,6 +50,14 @@ class NodeView(Protocol):
 
     def sockets(self) -> tuple[Mapping[str, str], list[str]]:
         """What the transport's sockets really have, and what they were refused."""
+        ...
+
+    def memory(self) -> MemoryStatus:
+        """As the soft budget saw it last."""
+        ...
+
+    def buffers(self) -> PoolStatus:
+        """Of transfers."""
         ...
 
     def throughput(self) -> tuple[float, float]:

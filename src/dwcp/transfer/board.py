@@ -87,8 +87,8 @@ class Observer(Protocol):
 class Board:
     """Live and recent transfers of one process. All methods may be called from any thread."""
 
-    def __init__(self, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._observer = observer
+    def __init__(self, *observers: Observer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observers = observers
         self._clock = clock
         self._lock = threading.Lock()
         self._live: dict[str, _Live] = {}
@@ -110,8 +110,8 @@ class Board:
                 name = f"{status.id}-{number}"
             status = replace(status, id=name, started_at=time.time())
             self._live[name] = _Live(status, self._clock(), read, cancel)
-        if self._observer is not None:
-            self._observer.began(status)
+        for observer in self._observers:
+            observer.began(status)
         return name
 
     def end(self, transfer_id: str, state: State, error: str = "") -> None:
@@ -122,8 +122,8 @@ class Board:
         with self._lock:
             self._recent.appendleft(final)
             self._ended[state] += 1
-        if self._observer is not None:
-            self._observer.ended(final)
+        for observer in self._observers:
+            observer.ended(final)
 
     def live(self) -> list[TransferStatus]:
         """Running transfers, oldest first."""

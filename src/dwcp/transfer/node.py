@@ -39,6 +39,7 @@ class Node:
         self.config = config
         self._credentials = CredentialStore(identity, config.security.ca_file)
         self.board = board or Board()
+        self._halved = 0
         self.pool = BufferPool(config.memory.limit // POOL_SHARE)
         state_dir = Path(config.storage.state_dir)
         self.pacer = Pacer(self.rate_now, SharedRate(state_dir))
@@ -50,8 +51,15 @@ class Node:
     def apply(self, config: Config) -> None:
         """What can change in a running node changes now; the rest waits for a restart."""
         self.config = config
-        self.pool.limit = config.memory.limit // POOL_SHARE
+        self.halve_buffers(self._halved)
         self.pacer.refresh()
+
+    def halve_buffers(self, times: int) -> int:
+        """Bytes that transfer buffers may take from now on: memory.limit's share for them, halved so many times."""
+        self._halved = times
+        limit = self.config.memory.limit // POOL_SHARE >> times
+        self.pool.resize(limit)
+        return limit
 
     def rate_now(self) -> int | None:
         """Bits per second that the node may send, None for no limit: what `dwcp limit` has set, else as configured."""

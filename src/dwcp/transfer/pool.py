@@ -5,6 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """Bytes."""
+
+    limit: int = 0
+    allocated: int = 0
+    idle: int = 0
 
 
 class BufferPool:
@@ -20,6 +30,18 @@ class BufferPool:
         self._bytes = 0
         self._in_use = 0
 
+    def resize(self, limit: int) -> None:
+        """Frees what is idle beyond the new limit now, and what is in use as it comes back."""
+        with self._condition:
+            self.limit = limit
+            while self._idle and self._bytes > limit:
+                self._bytes -= len(self._idle.pop(0))
+            self._condition.notify_all()
+
+    def status(self) -> PoolStatus:
+        with self._condition:
+            return PoolStatus(self.limit, self._bytes, sum(map(len, self._idle)))
+
     @contextmanager
     def buffer(self, size: int) -> Iterator[memoryview]:
         """A buffer of exactly `size` bytes with arbitrary content; waits until there is room for it."""
@@ -31,7 +53,11 @@ class BufferPool:
         finally:
             with self._condition:
                 self._in_use -= 1
-                self._idle.append(raw)
+                if self._bytes > self.limit and self._in_use:
+                    self._bytes -= len(raw)
+                else:
+                    # the last one stays, though it be larger than the limit: it would be made again at once
+                    self._idle.append(raw)
                 # all: the first one to wake may want more than there is, and the next one less
                 self._condition.notify_all()
 

@@ -1,0 +1,57 @@
+"""What a row of the table of endpoints is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dwcp.metrics.view import NodeView
+
+Handler = Callable[[NodeView, Request], Awaitable[Response]]
+
+
+class Json(Response):
+    """Compact, keys in the order in which they were put."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`schema`: JSON Schema of the answer; `statuses`: meaning of each status besides 200."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    schema: dict[str, Any] = field(default_factory=dict)
+    statuses: dict[int, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+    private: bool = False
+    """Reading it needs what changing something needs."""
+    media_type: str = "application/json"
+
+    @property
+    def changes_state(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
+    @property
+    def guarded(self) -> bool:
+        """Whether it is refused without the token, or to another site's page."""
+        return self.changes_state or self.private
+
+
+def obj(**properties: str | dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object with these properties, each a type's name or a schema."""
+    return {
+        "type": "object",
+        "properties": {key: {"type": kind} if isinstance(kind, str) else kind for key, kind in properties.items()},
+    }

@@ -1,0 +1,1 @@
+"""What the process is doing, for people who debug it: profiles in pprof's format, stacks of threads and tasks."""
