@@ -19,7 +19,7 @@ MET = {True: "yes", False: "no", None: "-"}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 @click.option(
-    "--size", default="512MiB", show_default=True, help="Of the file that is sent; three times that is needed."
+    "--size", default="256MiB", show_default=True, help="Of the file that is sent; three times that is needed."
 )
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Where; without, the system's temporary place."
