@@ -11,7 +11,7 @@ import pytest
 from dwcp.config import Config
 from dwcp.doctor import judge
 from dwcp.doctor.finding import Finding, Level
-from dwcp.errors import AuthenticationError, UnreachableError, VersionError
+from dwcp.errors import AuthenticationError, StateError, UnreachableError, VersionError
 
 GIB = 2**30
 GOOD = judge.Machine(16, 32 * GIB, 20 * GIB, 65536, judge.OLDEST + 1e6, 0.01)
@@ -190,6 +190,7 @@ def test_rdma_counts_only_where_it_is_asked_for() -> None:
         ("b:9000", None, Level.WARNING, "not tried"),
         ("b:9000", UnreachableError("cannot connect"), Level.PROBLEM, "cannot connect"),
         ("b:9000", AuthenticationError("another identity"), Level.PROBLEM, "another identity"),
+        ("b:9000", StateError("cannot read"), Level.PROBLEM, "cannot read"),
         ("b:9000", VersionError("no version"), Level.PROBLEM, "no version"),
     ],
 )
@@ -216,4 +217,5 @@ def test_components_have_the_words_of_health() -> None:
     assert found["compression"].level is Level.WARNING
     assert found["state"].level is Level.OK
     assert found["circuit_breaker"].command == "curl -X POST http://127.0.0.1:8081/circuit-breaker/reset"
+    assert levels(judge.components(None, "", "cannot read run.json")) == {"manager": Level.PROBLEM}
     assert levels(judge.components(None, "")) == {"manager": Level.WARNING}

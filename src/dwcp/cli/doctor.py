@@ -15,7 +15,7 @@ from dwcp.cli.status import ask, find_manager
 from dwcp.config import Config, default_files
 from dwcp.doctor.examine import AREAS, Case, Running, examine
 from dwcp.doctor.finding import Finding, Level
-from dwcp.errors import ConfigError, DwcpError, NotFoundError, UnreachableError
+from dwcp.errors import ConfigError, DwcpError, NotFoundError, StateError, UnreachableError
 
 MARK = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
 
@@ -52,7 +52,8 @@ def doctor(
         config = load(files, overrides)
     except ConfigError as error:
         problems, config = error.problems, Config()
-    case = Case(config, chosen, problems, _running(Path(config.storage.state_dir)), timeout)
+    running, closed = _running(Path(config.storage.state_dir))
+    case = Case(config, chosen, problems, running, closed, timeout)
     findings = examine(case, areas or tuple(AREAS))
     counts = Counter(finding.level for finding in findings)
     if as_json:
@@ -65,12 +66,15 @@ def doctor(
         raise DwcpError(f"{counts[Level.PROBLEM]} problem(s); what mends each is said with it")
 
 
-def _running(state_dir: Path) -> Running | None:
+def _running(state_dir: Path) -> tuple[Running | None, str]:
+    """The manager, and why it cannot be told whether there is one."""
     try:
         run = find_manager(state_dir)
-        return Running(run.pid, run.addresses, ask(run.addresses["http"], "/health"))
+        return Running(run.pid, run.addresses, ask(run.addresses["http"], "/health")), ""
     except (NotFoundError, UnreachableError):
-        return None
+        return None, ""
+    except StateError as error:
+        return None, str(error)
 
 
 def _show(findings: list[Finding]) -> None:

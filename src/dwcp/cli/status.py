@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dwcp.cli.options import configured, load
-from dwcp.errors import NotFoundError, UnreachableError
+from dwcp.errors import NotFoundError, StateError, UnreachableError
 from dwcp.links.endpoints import split_address
 from dwcp.units import format_duration, format_rate, format_size
 
@@ -43,12 +43,16 @@ class Run:
 
 
 def find_manager(state_dir: Path) -> Run:
-    """The manager that runs on this state directory, or was killed there. Raises NotFoundError."""
+    """The manager that runs on this state directory, or was killed there. Raises NotFoundError, StateError."""
     path = state_dir / "run.json"
     try:
         run = json.loads(path.read_text())
         addresses = {str(name): str(address) for name, address in run["addresses"].items()}
         return Run(int(run["pid"]), {"http": addresses["http"], **addresses})
+    except PermissionError as error:
+        raise StateError(
+            f"cannot read {path}: {error.strerror}; run as the manager's user, for example with `sudo -u dwcp`"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotFoundError(
             f"no manager runs with state directory {state_dir}; start one with `dwcp-manager`, "

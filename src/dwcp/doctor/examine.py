@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is looked at. `problems`: of the configuration, in whose place the default is then. `timeout`: seconds for
-    each step towards a peer."""
+    """What is looked at. `problems`: of the configuration, in whose place the default is then. `closed`: why
+    nobody can say whether a manager runs. `timeout`: seconds for each step towards a peer."""
 
     config: Config
     files: Sequence[Path]
     problems: list[str]
     running: Running | None
+    closed: str
     timeout: float
 
 
@@ -89,7 +91,8 @@ def _rdma(case: Case) -> list[Finding]:
 def _state(case: Case) -> list[Finding]:
     state_dir = Path(case.config.storage.state_dir)
     findings = [judge.directory("state", "directory", probes.space(state_dir), user=probes.user(), write=True)]
-    if not state_dir.exists():
+    if not os.access(state_dir, os.R_OK | os.X_OK):
+        # not there yet, or somebody else's, which the finding says
         return findings
     report = verify(state_dir)
     notes = [finding.text for finding in report.findings if finding.harmless]
@@ -99,7 +102,9 @@ def _state(case: Case) -> list[Finding]:
 
 def _components(case: Case) -> list[Finding]:
     running = case.running
-    return judge.components(running.health if running else None, running.addresses["http"] if running else "")
+    if running is None:
+        return judge.components(None, "", case.closed)
+    return judge.components(running.health, running.addresses["http"])
 
 
 def _peers(case: Case) -> list[Finding]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dwcp.config import Config
 from dwcp.doctor.finding import Finding, Level, ok, problem, warning
-from dwcp.errors import AuthenticationError, DwcpError, VersionError
+from dwcp.errors import AuthenticationError, DwcpError, StateError, VersionError
 from dwcp.units import format_size
 
 MIN_CORES = 8
@@ -32,6 +32,10 @@ MAX_CLOCK_ERROR = 1.0
 SYSCTL_FILE = "/etc/sysctl.d/90-dwcp.conf"
 OLDEST = 1_735_689_600.0
 """2025-01-01: a clock that is before this program was made was never set."""
+
+
+AS_OWNER = "it belongs to somebody else: run this as the user that the manager runs as"
+AS_OWNER_COMMAND = "sudo -u dwcp dwcp doctor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,14 +313,19 @@ def peer(name: str, address: str | None, fingerprint: str, outcome: float | Dwcp
             f"`dwcp peer remove {name}` and add it with its new fingerprint"
         )
         return problem("peers", name, found, wanted, fix, "dwcp id && dwcp peer list")
+    if isinstance(outcome, StateError):
+        return problem("peers", name, found, wanted, AS_OWNER, AS_OWNER_COMMAND)
     if isinstance(outcome, VersionError):
         return problem("peers", name, found, wanted, "bring both to one version", "dwcp --version")
     fix = f"start its manager, open its port in firewalls, or correct peers.{name}.address"
     return problem("peers", name, found, wanted, fix, f"dwcp ping {name}")
 
 
-def components(health: Mapping[str, Any] | None, address: str) -> list[Finding]:
-    """`health`: what the manager at `address` answers to /health, None where no manager runs."""
+def components(health: Mapping[str, Any] | None, address: str, closed: str = "") -> list[Finding]:
+    """`health`: what the manager at `address` answers to /health, None where no manager runs. `closed`: why nobody can
+    say whether one does."""
+    if closed:
+        return [problem("components", "manager", closed, "runs", AS_OWNER, AS_OWNER_COMMAND)]
     if health is None:
         fix = "start it"
         return [warning("components", "manager", "does not run", "runs", fix, "systemctl start dwcp-manager")]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dwcp.config import Config
 from dwcp.doctor.judge import Kernel, Machine, Port, Space
-from dwcp.errors import DwcpError
+from dwcp.errors import DwcpError, StateError
 from dwcp.links.endpoints import split_address
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.node import Node
@@ -153,8 +153,11 @@ def rdma_devices() -> list[str]:
 
 
 def has_identity(state_dir: Path) -> bool:
-    """Whether both of its files are there, so that nothing is made by looking."""
-    return all((state_dir / "identity" / name).exists() for name in ("node.key", "node.crt"))
+    """Whether both of its files are there, so that nothing is made by looking. Raises StateError."""
+    try:
+        return all((state_dir / "identity" / name).exists() for name in ("node.key", "node.crt"))
+    except PermissionError as error:
+        raise StateError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 def peers(config: Config, timeout: float) -> dict[str, float | DwcpError | None]:
@@ -162,11 +165,11 @@ def peers(config: Config, timeout: float) -> dict[str, float | DwcpError | None]
     with. None where there is no identity to prove. `timeout`: seconds for each step."""
     names = [name for name, peer in config.peers.items() if peer.address is not None]
     state_dir = Path(config.storage.state_dir)
-    if not names or not has_identity(state_dir):
-        return dict.fromkeys(names)
     short = {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout}
     hurried = config.model_copy(update={"transport": config.transport.model_copy(update=short)})
     try:
+        if not names or not has_identity(state_dir):
+            return dict.fromkeys(names)
         node = Node(hurried, load_or_create(state_dir / "identity", config.node.name))
     except DwcpError as error:
         return dict.fromkeys(names, error)
