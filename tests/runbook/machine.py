@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 HOME = "/root/dwcp"
 """What the operator has unpacked, and stands in."""
 HOSTS = ("consensus-node-01", "compression-api-01", "peer-node-01")
+_PATHS = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
 LIMIT = 120.0
 """Seconds for one command."""
 # sudo is not everywhere, and root needs none
@@ -32,11 +33,16 @@ exec chroot "$root" sh -c 'echo ready; exec cat'
 """
 
 
+class NoMachineError(Exception):
+    """It cannot be had here."""
+
+
 class Machine:
     """`with Machine(directory) as machine:`; commands run as root in HOME."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._device = Path("/").stat().st_dev
         self._holder: subprocess.Popen[str] | None = None
         self._inside: list[str] = []
         self._service: subprocess.Popen[bytes] | None = None
@@ -47,8 +53,7 @@ class Machine:
         tmp.mkdir()
         # dwcp runs as a user of its own
         tmp.chmod(0o1777)
-        device = Path("/").stat().st_dev
-        elsewhere = [path for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) if path.stat().st_dev != device]
+        elsewhere = [path for path in _PATHS if path.stat().st_dev != self._device]
         namespaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
         self._holder = subprocess.Popen(
             [*namespaces, "sh", "-c", _SETUP, "sh", str(upper), str(tmp), *map(str, elsewhere)],
@@ -59,7 +64,9 @@ class Machine:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "ready\n":
             self.__exit__()
-            raise RuntimeError("no overlay, or no namespaces")
+            raise NoMachineError(
+                "needs an overlay over the root directory, and namespaces for network, processes and mounts"
+            )
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()
         self._inside = ["nsenter", f"--target={children[0]}", "--net", "--mount", "--pid", "--root", "--wd"]
         self._unpack()
@@ -77,12 +84,12 @@ class Machine:
             self._service.wait()
 
     def _unpack(self) -> None:
-        # the service's user has to come to Python; only in this root directory it may
-        places = {parent for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) for parent in path.parents}
-        self.check(f"chmod o+x {' '.join(sorted(map(str, places)))}")
-        # nothing of an installation on the real machine: all of this is only taken out of the overlay
+        # all of this is only done to the overlay: first, nothing of an installation on the real machine may be there
         self.check("test $(stat --file-system --format=%T /) = overlayfs")
         self.check(f"rm -rf /var/lib/dwcp /opt/dwcp /etc/dwcp /srv/dwcp /backup {HOME}; ! id dwcp 2>&1 || userdel dwcp")
+        # the service's user has to come to Python
+        closed = {str(parent) for path in _PATHS for parent in path.parents if parent.stat().st_dev == self._device}
+        self.check(f"chmod o+x {' '.join(sorted(closed))}")
         hosts = "".join(f"; echo 127.0.0.1 {host} >> /etc/hosts" for host in HOSTS)
         self.check(f"mkdir -p /etc/dwcp /etc/prometheus /backup {hosts}")
         self.check(f"mkdir {HOME} && cp -r {ROOT}/scripts {HOME}/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.processes import no_own_network
 from tests.runbook.commands import REPORT, Command, File, answers, steps
-from tests.runbook.machine import ROOT, Machine
+from tests.runbook.machine import ROOT, Machine, NoMachineError
 from tests.runbook.not_run import ACTIONS, INSTALL, SERVICE, reason, unused
 
 OURS = ROOT / "docs" / "runbook.md"
@@ -32,10 +33,15 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Ma
     """One for each runbook, with what its rollback finds in the backup."""
     if _REASON:
         pytest.skip(_REASON)
-    with Machine(tmp_path_factory.mktemp("ours")) as ours, Machine(tmp_path_factory.mktemp("contract")) as contract:
-        for machine in (ours, contract):
-            machine.check("cp dwcp-manager /backup/dwcp-manager-v1.9")
-        yield {OURS: ours, CONTRACT: contract}
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for page in PAGES:
+            try:
+                found[page] = stack.enter_context(Machine(tmp_path_factory.mktemp(page.parent.name)))
+            except NoMachineError as error:
+                pytest.skip(str(error))
+            found[page].check("cp dwcp-manager /backup/dwcp-manager-v1.9")
+        yield found
 
 
 @pytest.mark.root

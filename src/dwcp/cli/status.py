@@ -36,7 +36,7 @@ def status(as_json: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a manager wrote of itself when it started."""
+    """What a manager wrote of itself when it started. `pid`: 0 where it did not say."""
 
     pid: int
     addresses: Mapping[str, str]
@@ -48,7 +48,7 @@ def find_manager(state_dir: Path) -> Run:
     try:
         run = json.loads(path.read_text())
         addresses = {str(name): str(address) for name, address in run["addresses"].items()}
-        return Run(int(run["pid"]), {"http": addresses["http"], **addresses})
+        return Run(int(run.get("pid", 0)), {"http": addresses["http"], **addresses})
     except PermissionError as error:
         raise StateError(
             f"cannot read {path}: {error.strerror}; run as the manager's user, for example with `sudo -u dwcp`"
