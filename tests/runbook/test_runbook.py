@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp.store.identity import load_or_create
 from tests.processes import OWN_NETWORK, Daemon, no_own_network, run_dwcp, run_manager
+from tests.runbook.commands import has
 from tests.support import random_file, wait_until
 
 DATA = Path(__file__).parent.parent / "data"
@@ -141,26 +142,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., No
 def node(start: Callable[..., Node]) -> Node:
     """With the runbook's file and nothing else."""
     return start()
-
-
-def has(document: dict[str, Any], printed: str) -> bool:
-    """Whether every field that is printed is in the document, with its value; uptimes only with their type."""
-    expected = json.loads(printed)
-    for key, value in expected.items():
-        found = document.get(key)
-        if isinstance(value, dict):
-            if not isinstance(found, dict) or not has(found, json.dumps(value)):
-                return False
-        elif key == "uptime_seconds":
-            if not isinstance(found, int) or isinstance(found, bool):
-                return False
-        elif key == "error":
-            # the runbook's words, then the reason
-            if not isinstance(found, str) or not re.match(rf"{value}(: .+)?$", found):
-                return False
-        elif found != value or type(found) is not type(value):
-            return False
-    return True
 
 
 # -- Deployment Steps --------------------------------------------------------------------------------------------------

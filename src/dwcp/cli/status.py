@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dwcp.cli.options import configured, load
-from dwcp.errors import NotFoundError, UnreachableError
+from dwcp.errors import NotFoundError, StateError, UnreachableError
 from dwcp.links.endpoints import split_address
 from dwcp.units import format_duration, format_rate, format_size
 
@@ -24,28 +26,42 @@ TIMEOUT = 5.0
 def status(as_json: bool, files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Show the manager of this configuration: health, peers, transfers, and what its sockets really have."""
     config = load(files, overrides)
-    address = _find(Path(config.storage.state_dir))
-    parts = {name: _ask(address, f"/{name}") for name in ("status", "health", "circuit-breakers", "transfers")}
+    address = find_manager(Path(config.storage.state_dir)).addresses["http"]
+    parts = {name: ask(address, f"/{name}") for name in ("status", "health", "circuit-breakers", "transfers")}
     if as_json:
         click.echo(json.dumps(parts, indent=2))
     else:
         _show(parts)
 
 
-def _find(state_dir: Path) -> str:
-    """The HTTP address of the manager that runs on this state directory. Raises NotFoundError."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a manager wrote of itself when it started. `pid`: 0 where it did not say."""
+
+    pid: int
+    addresses: Mapping[str, str]
+
+
+def find_manager(state_dir: Path) -> Run:
+    """The manager that runs on this state directory, or was killed there. Raises NotFoundError, StateError."""
     path = state_dir / "run.json"
     try:
         run = json.loads(path.read_text())
-        return str(run["addresses"]["http"])
-    except (OSError, ValueError, KeyError) as error:
+        addresses = {str(name): str(address) for name, address in run["addresses"].items()}
+        return Run(int(run.get("pid", 0)), {"http": addresses["http"], **addresses})
+    except PermissionError as error:
+        raise StateError(
+            f"cannot read {path}: {error.strerror}; run as the manager's user, for example with `sudo -u dwcp`"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotFoundError(
             f"no manager runs with state directory {state_dir}; start one with `dwcp-manager`, "
             f"or name its configuration with --config"
         ) from error
 
 
-def _ask(address: str, path: str) -> Any:
+def ask(address: str, path: str) -> Any:
+    """The JSON that a local manager answers. Raises UnreachableError."""
     host, port = split_address(address)
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
