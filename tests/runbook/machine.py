@@ -107,6 +107,7 @@ class Machine:
         script = f"{_SUDO}cd {HOME} 2>/dev/null\n{text}\n"
         return subprocess.run(
             [*self._inside, "bash", "-c", script],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
@@ -151,7 +152,13 @@ class Machine:
             assert time.monotonic() < deadline, self.log()
 
     def reload(self) -> None:
+        """As the unit's ExecReload, which systemd waits for: until the manager has said that it is done."""
+        done = "configuration was read again"
+        before = self._whole_log().count(done)
         self.check("pkill -HUP -x dwcp-manager")
+        deadline = time.monotonic() + LIMIT
+        while self._whole_log().count(done) == before:
+            assert time.monotonic() < deadline, self.log()
 
     def stop(self) -> None:
         if self._service is not None:
@@ -160,4 +167,7 @@ class Machine:
             self._service = None
 
     def log(self) -> str:
-        return (self._directory / "log").read_text()[-4000:]
+        return self._whole_log()[-4000:]
+
+    def _whole_log(self) -> str:
+        return (self._directory / "log").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 SYSTEMD = "needs systemd as the first process"
 JOURNAL = "needs the journal of systemd; the log is the unit's standard output"
@@ -10,7 +11,6 @@ PACKAGES = "needs the package archive; scripts/install-test-tools.sh installs wh
 GO = "builds a program in Go; this one is Python, and make builds it"
 ENGINE = "needs a container engine; tests/deployments looks at the image"
 CLUSTER = "needs a Kubernetes cluster; tests/deployments looks at the manifests"
-DEBUG = "needs: /debug/pprof"
 PROMETHEUS = "needs a Prometheus that runs as a service"
 RDMA = "needs RDMA hardware and its tools"
 PIP = "needs the package index; the machine has the program under test instead"
@@ -27,8 +27,6 @@ _TABLE: dict[str, str] = {
     r"(sudo )?journalctl ": JOURNAL,
     r"docker ": ENGINE,
     r"kubectl ": CLUSTER,
-    r"curl \S*/debug/pprof/": DEBUG,
-    r"go tool pprof": DEBUG,
     r"curl \S+/metrics \| grep go_memstats": "metrics of Go's runtime; dwcp has process_resident_memory_bytes",
     r"echo 'Environment=\"GOGC": "sets Go's garbage collector; here memory.limit bounds what is kept",
     r"top ": "needs a terminal, and runs until somebody ends it",
@@ -36,6 +34,8 @@ _TABLE: dict[str, str] = {
     r"(sudo )?(sysctl -w|modprobe) ": "sets what the kernel of the host has for all",
 }
 """Regular expression for the beginning of a command: reason."""
+if shutil.which("go") is None:
+    _TABLE[r"go tool pprof"] = "needs Go's pprof (scripts/install-test-tools.sh)"
 
 ACTIONS = {
     "start": ("start",),

