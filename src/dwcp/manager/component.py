@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from dwcp.supervise.health import Health
@@ -24,3 +27,29 @@ class Component(Protocol):
     async def stop(self) -> None: ...
 
     async def check(self) -> Health: ...
+
+
+class Background(ABC):
+    """A component whose job is a task that goes on until it is stopped."""
+
+    name: str
+    _task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """The job; never returns."""
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"dwcp-{self.name}")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                # our own cancellation comes back
+                await task
+
+    @property
+    def _runs(self) -> bool:
+        return self._task is not None and not self._task.done()

@@ -18,13 +18,13 @@ from dwcp.config.model import Transport
 from dwcp.errors import ConfigError, NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
+from dwcp.manager.collection import MetricsComponent
 from dwcp.manager.component import Component
 from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
-from dwcp.metrics.component import MetricsComponent
 from dwcp.metrics.durations import Durations
 from dwcp.profiling import heap
 from dwcp.store import layout

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
+from dwcp.manager.component import Background
 from dwcp.profiling.process import resident_bytes
 from dwcp.supervise.health import HEALTHY, Health, Status
 from dwcp.supervise.memory import MemoryBudget, MemoryStatus
@@ -22,7 +23,7 @@ INTERVAL = 1.0
 log = structlog.get_logger()
 
 
-class MemoryComponent:
+class MemoryComponent(Background):
     """Looks at the resident memory, and lets buffers shrink and come back as the budget decides."""
 
     name = "memory"
@@ -36,25 +37,16 @@ class MemoryComponent:
         self._shrink = shrink
         self._read = read
         self._budget = MemoryBudget()
-        self._task: asyncio.Task[None] | None = None
 
     def status(self) -> MemoryStatus:
         return self._budget.status
 
     async def start(self) -> None:
         await self.look()
-        self._task = asyncio.create_task(self._run(), name="dwcp-memory")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                # our own cancellation comes back
-                await self._task
-            self._task = None
+        await super().start()
 
     async def check(self) -> Health:
-        if self._task is None or self._task.done():
+        if not self._runs:
             return Health(Status.UNHEALTHY, "memory is not looked at any more")
         status = self.status()
         if not status.over:

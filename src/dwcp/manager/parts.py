@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from dwcp.config import Config
 from dwcp.errors import DwcpError, TemporaryError
 from dwcp.files.root import Root
 from dwcp.files.staging import prune
+from dwcp.manager.component import Background
 from dwcp.store.recorder import Note, untold
 from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
 from dwcp.supervise.health import HEALTHY, Health, Status
@@ -71,24 +71,16 @@ class TransportComponent:
         return HEALTHY if fallback is None else Health(Status.DEGRADED, fallback)
 
 
-class PruningComponent:
+class PruningComponent(Background):
     """Removes unfinished files that nobody came back for."""
 
     name = "pruning"
 
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="dwcp-pruning")
-
-    async def stop(self) -> None:
-        await _cancel(self._task)
-        self._task = None
 
     async def check(self) -> Health:
-        if self._task is None or self._task.done():
+        if not self._runs:
             return Health(Status.UNHEALTHY, "unfinished files are not looked for any more")
         return HEALTHY
 
@@ -120,7 +112,7 @@ def _prune(config: Config) -> None:
             root.close()
 
 
-class PeersComponent:
+class PeersComponent(Background):
     """Looks at each peer that has an address, as often as health is checked, and keeps its circuit breaker.
 
     A peer that is away is no fault of this node: it opens a breaker, which shows on the node's health by itself.
@@ -134,7 +126,6 @@ class PeersComponent:
         self._note = note
         self._breakers: dict[str, Breaker] = {}
         self._latency: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
 
     def breakers(self) -> Mapping[str, BreakerStatus]:
         now = time.monotonic()
@@ -149,14 +140,10 @@ class PeersComponent:
 
     async def start(self) -> None:
         self._follow_config()
-        self._task = asyncio.create_task(self._run(), name="dwcp-peers")
-
-    async def stop(self) -> None:
-        await _cancel(self._task)
-        self._task = None
+        await super().start()
 
     async def check(self) -> Health:
-        if self._task is None or self._task.done():
+        if not self._runs:
             return Health(Status.UNHEALTHY, "peers are not looked at any more")
         return HEALTHY
 
@@ -200,11 +187,3 @@ class PeersComponent:
         if after.state != before:
             self._note("breaker", after.state, peer=breaker.name, was=before, reason=after.reason)
             log.warning("circuit breaker changes", peer=breaker.name, was=before, now=after.state, reason=after.reason)
-
-
-async def _cancel(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            # our own cancellation comes back
-            await task

@@ -16,6 +16,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.errors import StateError
+from dwcp.manager.component import Background
 from dwcp.store import durable, layout, snapshots
 from dwcp.store.recorder import Recorder
 from dwcp.supervise.health import HEALTHY, Health, Status
@@ -121,7 +122,7 @@ def api_token(directory: Path) -> str:
     return token
 
 
-class StateComponent:
+class StateComponent(Background):
     """The `state` component: its check writes to the state directory and reads back.
 
     Beside that it brings the log to the disk, and takes snapshots.
@@ -133,23 +134,14 @@ class StateComponent:
         self._directory = directory
         self._recorder = recorder
         self._config = config
-        self._task: asyncio.Task[None] | None = None
         self._no_snapshot = ""
 
     async def start(self) -> None:
         await asyncio.to_thread(prepare, self._directory)
-        self._task = asyncio.create_task(self._run(), name="dwcp-state")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                # our own cancellation comes back
-                await self._task
-            self._task = None
+        await super().start()
 
     async def check(self) -> Health:
-        if self._task is None or self._task.done():
+        if not self._runs:
             return Health(Status.UNHEALTHY, "no snapshots are taken any more")
         await asyncio.to_thread(self._write_and_read)
         await asyncio.to_thread(self._recorder.retry)

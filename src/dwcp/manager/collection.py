@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
+from dwcp.manager.component import Background
 from dwcp.supervise.health import HEALTHY, Health, Status
 from dwcp.transfer.counters import TransportCounters
 
@@ -14,7 +14,7 @@ LATE = 3
 """Intervals without a collection before the component is degraded."""
 
 
-class MetricsComponent:
+class MetricsComponent(Background):
     """The `metrics` component."""
 
     name = "metrics"
@@ -23,7 +23,6 @@ class MetricsComponent:
         """`interval` in seconds, asked anew each time so that a reload counts at once."""
         self._read = read
         self._interval = interval
-        self._task: asyncio.Task[None] | None = None
         self._last: tuple[float, int, int] | None = None
         self._rates = (0.0, 0.0)
 
@@ -34,18 +33,10 @@ class MetricsComponent:
     async def start(self) -> None:
         self._last = None
         self._collect(time.monotonic())
-        self._task = asyncio.create_task(self._run(), name="dwcp-metrics")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                # our own cancellation comes back
-                await self._task
-            self._task = None
+        await super().start()
 
     async def check(self) -> Health:
-        if self._task is None or self._task.done():
+        if not self._runs:
             return Health(Status.UNHEALTHY, "metrics are not collected any more")
         age = time.monotonic() - (self._last[0] if self._last else 0.0)
         if age > LATE * self._interval():
