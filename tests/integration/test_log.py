@@ -48,6 +48,7 @@ def test_a_managers_life_from_start_to_stop(tmp_path: Path) -> None:
     with daemon:
         wait_until(lambda: daemon.get("/circuit-breaker/state") == (200, "open"), "the breaker opens")
         daemon.ask("POST", "/circuit-breaker/reset?peer=away")
+        wait_until(lambda: ("breaker", "reset") in events(state), "the reset is in the log")
         # a file is in the way of the state directory, so that its component is restarted, and called failed
         state.rename(tmp_path / "aside")
         state.write_text("in the way")
