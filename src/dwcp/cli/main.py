@@ -38,7 +38,7 @@ _SUMMARIES = {
     "doctor": "Say what is in the way of this node, and how to mend it.",
     "bench": "Measure two nodes on this machine, beside what is expected of them.",
     "limit": "Set how fast this node may send, from now on.",
-    "delta": "Make, apply and look into deltas of files, against a version that both ends have.",
+    "delta": "Make and apply deltas of files, against what both ends have.",
     "log": "Show what has happened at this node, whether or not a manager runs.",
     "state": "Check the state directory; list, take and restore snapshots of it.",
     "lab": "Run a few nodes on this machine, to try things out.",
