@@ -14,6 +14,7 @@ from dwcp.errors import DwcpError, TemporaryError
 from dwcp.files.root import Root
 from dwcp.files.staging import prune
 from dwcp.manager.component import Background
+from dwcp.store.kept import DIRECTORY, make_room
 from dwcp.store.recorder import Note, untold
 from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
 from dwcp.supervise.health import HEALTHY, Health, Status
@@ -72,7 +73,7 @@ class TransportComponent:
 
 
 class PruningComponent(Background):
-    """Removes unfinished files that nobody came back for."""
+    """Removes unfinished files that nobody came back for, and copies of what was sent beyond their limit."""
 
     name = "pruning"
 
@@ -89,7 +90,15 @@ class PruningComponent(Background):
             config = self._config()
             if config.compression.enable_pruning:
                 await asyncio.to_thread(_prune, config)
+                await asyncio.to_thread(_prune_copies, config)
             await asyncio.sleep(config.compression.pruning_interval)
+
+
+def _prune_copies(config: Config) -> None:
+    """A limit that was lowered, or a disk that others have filled, counts without another transfer."""
+    storage = config.storage
+    limit = 0 if storage.keep_baselines == "never" else storage.baselines_limit
+    make_room(Path(storage.state_dir) / DIRECTORY, limit)
 
 
 def _prune(config: Config) -> None:

@@ -15,6 +15,7 @@ from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
 from dwcp.store.identity import Identity
+from dwcp.store.kept import KeptCopies
 from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
@@ -23,6 +24,7 @@ from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
+from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
 from dwcp.wire.handshake import RDMA, Claim, Introduction
@@ -88,6 +90,24 @@ class Node:
             raise UsageError(f"peer {peer!r} has no address in the configuration: it can only connect to this node")
         expected = f"{BY_AUTHORITY}:{peer}" if known.fingerprint == BY_AUTHORITY else known.fingerprint
         return known.address, expected
+
+    def kept_copies(self, peer: str, tree: bytes, round_trip: float | None) -> KeptCopies | None:
+        """Copies of what was sent of `tree` to a peer, `round_trip` seconds away; None where none are kept."""
+        config = self.config
+        storage, compression = config.storage, config.compression
+        keep = storage.keep_baselines == "always" or (
+            storage.keep_baselines == "far" and round_trip is not None and round_trip >= FAR
+        )
+        if not (keep and compression.enable_delta_encoding and storage.baselines_limit):
+            return None
+        return KeptCopies(
+            Path(storage.state_dir),
+            peer,
+            tree,
+            limit=storage.baselines_limit,
+            interval=compression.baseline_interval,
+            chain=compression.max_delta_chain,
+        )
 
     def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
         transport = self.config.transport

@@ -25,7 +25,7 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import RDMA
+from dwcp.wire.handshake import RDMA, SEGMENT
 from dwcp.wire.paths import STAGING, check_relative, display
 
 OVERTAKEN = 5.0
@@ -293,6 +293,9 @@ class ServedSession:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
         self._source = TreeSource(root, target)
+        kept = None
+        if SEGMENT in self.features:
+            kept = self._node.kept_copies(self.peer, b"get " + request.path, self.round_trip_seconds())
         return Sender(
             self._source,
             self._channel,
@@ -302,6 +305,7 @@ class ServedSession:
             pool=self._node.pool,
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
+            kept=kept,
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:

@@ -31,7 +31,9 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+SEGMENT = "segment"
+"""Of a node that takes leaves as segments of a delta."""
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", SEGMENT)
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
