@@ -93,23 +93,29 @@ class Coded:
 class Coder:
     """Codes segments of one transfer, a few at a time, as well as the link leaves time for."""
 
-    def __init__(self, algorithm: str) -> None:
+    def __init__(self, algorithm: str, idle_seconds: float) -> None:
         self._algorithm = algorithm
+        self._idle_seconds = idle_seconds
         self._turns = threading.BoundedSemaphore(CODERS)
         self._effort = Effort(CODERS)
         self._lock = threading.Lock()
 
-    def code(self, base: KeptBase, leaves: Sequence[tuple[int, bytes]], streams: int) -> Coded | None:
-        """None where the base cannot be read any more."""
-        with self._turns:
-            try:
-                matched = base.match(leaves)
-                with self._lock:
-                    budget = self._effort.budget(len(matched.literal), streams)
-                segment = base.encode(matched, self._algorithm, budget)
-            except StorageError:
-                return None
+    def code(
+        self, base: KeptBase, leaves: Sequence[tuple[int, bytes]], streams: int, waiting: Callable[[], None]
+    ) -> Coded | None:
+        """None where the base cannot be read any more. `waiting` is called now and then while others have their turn."""
+        while not self._turns.acquire(timeout=self._idle_seconds):
+            waiting()
+        try:
+            matched = base.match(leaves)
+            with self._lock:
+                budget = self._effort.budget(len(matched.literal), streams)
+            segment = base.encode(matched, self._algorithm, budget)
             return Coded(len(matched.literal), segment.pack())
+        except StorageError:
+            return None
+        finally:
+            self._turns.release()
 
     def timed(self, size: int, send: Callable[[], None]) -> None:
         """Sends a segment with `size` bytes of literals, and learns from how long it takes."""

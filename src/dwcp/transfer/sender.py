@@ -90,7 +90,7 @@ class Sender(Engine):
         self._compression = compression
         self._least_leaf = least_leaf
         self._encoder = BlockEncoder(compression, self._hash)
-        self._coder = Coder(compression.delta_algorithm)
+        self._coder = Coder(compression.delta_algorithm, idle_seconds)
         self._keeper = Keeper(kept)
         self._pool = pool
         self._tally = tally
@@ -593,7 +593,7 @@ class Sender(Engine):
         for leaf in task.leaves:
             pieces.append(view[at : at + file.leaf_bytes(leaf)])
             at += len(pieces[-1])
-        coded = self._coded(file, task.leaves, pieces)
+        coded = self._coded(file, task.leaves, pieces, channel)
         if coded is None:
             for leaf, piece in zip(task.leaves, pieces, strict=True):
                 self._leaf(LeafTask(file, leaf, Mode.WHOLE), piece, stream, channel)
@@ -606,7 +606,7 @@ class Sender(Engine):
         message = m.Segment(file=file.id, leaves=runs_of(task.leaves), size=at, digests=b"".join(digests))
         self._coder.timed(coded.literal_size, lambda: channel.send(message, coded.body))
 
-    def _coded(self, file: Outgoing, leaves: list[int], pieces: list[memoryview]) -> Coded | None:
+    def _coded(self, file: Outgoing, leaves: list[int], pieces: list[memoryview], channel: Channel) -> Coded | None:
         """Reads the leaves. None where there is nothing to code them with any more, or a frame does not hold it."""
         kept, reader = file.kept, self._reader(file)
         if kept is None:
@@ -616,7 +616,7 @@ class Sender(Engine):
             if reader.read_into(leaf * file.leaf_size, piece) != len(piece):
                 raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
             content.append((leaf * file.leaf_size, bytes(piece)))
-        coded = self._coder.code(kept, content, len(self._channels))
+        coded = self._coder.code(kept, content, len(self._channels), lambda: channel.send(m.Ping()))
         if coded is None:
             with file.lock:
                 self._keeper.doubt(file)
