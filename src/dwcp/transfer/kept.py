@@ -103,7 +103,7 @@ class Coder:
     def code(
         self, base: KeptBase, leaves: Sequence[tuple[int, bytes]], streams: int, waiting: Callable[[], None]
     ) -> Coded | None:
-        """None where the base cannot be read any more. `waiting` is called now and then while others have their turn."""
+        """None where the base cannot be read. `waiting` is called now and then while others have their turn."""
         while not self._turns.acquire(timeout=self._idle_seconds):
             waiting()
         try:
