@@ -12,7 +12,7 @@ from dwcp.hde.content import Content, from_buffer
 from dwcp.hde.effort import FIRST, MAX_SECONDS, Effort
 from dwcp.hde.matching import Matcher
 from dwcp.hde.segment import SEGMENT, unpack_segment
-from dwcp.transfer.kept import LEAST, segments
+from dwcp.transfer.segments import LEAST, segments
 
 LEAF = 8192
 

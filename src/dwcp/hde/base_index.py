@@ -1,7 +1,8 @@
 """Where in a base some content is: by pages of PAGE bytes at multiples of it, and by how content-defined chunks begin.
 
-A chunk is known by its first bytes alone, half of what chunks have on average: one that changed further on is found too, and `matching` sees how far a
-find reaches. On a database whose log holds images of its pages, that left half of what whole chunks did.
+A chunk is known by its first bytes alone, half of what chunks have on average: one that changed further on is found
+too, and `matching` sees how far a find reaches. On a database whose log holds images of its pages, that left half of
+what whole chunks did.
 
 Built in one pass, a window at a time. Memory is bounded whatever the base's size: above MAX_PAGES pages only every
 second, fourth... is known (a run of pages that moved is found by one of them, and grown from there), and chunks become

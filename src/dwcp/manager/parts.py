@@ -14,7 +14,7 @@ from dwcp.errors import DwcpError, TemporaryError
 from dwcp.files.root import Root
 from dwcp.files.staging import prune
 from dwcp.manager.component import Background
-from dwcp.store.kept import DIRECTORY, make_room
+from dwcp.store.baselines import DIRECTORY, make_room
 from dwcp.store.recorder import Note, untold
 from dwcp.supervise.breaker import Breaker, BreakerSettings, BreakerStatus
 from dwcp.supervise.health import HEALTHY, Health, Status

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from dwcp.errors import DwcpError
-from dwcp.store.kept import KeptCopies
-from dwcp.transfer.kept import LEAST, KeptBase
+from dwcp.store.baselines import KeptCopies
+from dwcp.transfer.segments import LEAST, KeptBase
 from dwcp.transfer.source import FileReader
 from dwcp.transfer.work import Outgoing
 from dwcp.wire.paths import display

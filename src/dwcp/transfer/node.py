@@ -14,8 +14,8 @@ from dwcp.errors import AuthenticationError, NotFoundError, UsageError
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
+from dwcp.store.baselines import KeptCopies
 from dwcp.store.identity import Identity
-from dwcp.store.kept import KeptCopies
 from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter

@@ -28,9 +28,9 @@ from dwcp.transfer.counters import Tally
 from dwcp.transfer.encoding import Baseline, decode_leaf, decode_segment
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import BASELINE, Incoming
-from dwcp.transfer.kept import CODERS
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.segments import CODERS
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import MAX_BLOCK_BODY, MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m

@@ -27,14 +27,14 @@ from dwcp.hde import codecs
 from dwcp.hde.hashes import HASHES, MIN_LEAF, zero_digest
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, unpack_index
 from dwcp.links.ucx import UcxLink
-from dwcp.store.kept import KeptCopies
+from dwcp.store.baselines import KeptCopies
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.encoding import BlockEncoder, delta_ops
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.keeper import Keeper
-from dwcp.transfer.kept import Coded, Coder, segments
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.segments import Coded, Coder, segments
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
 from dwcp.transfer.work import (

@@ -22,8 +22,8 @@ from itertools import islice
 
 from dwcp.hde.hashes import MAX_LEAF, MAX_LEAVES, MIN_LEAF, leaf_count, leaf_size
 from dwcp.hde.index import Index
-from dwcp.store.kept import KeptCopy
-from dwcp.transfer.kept import KeptBase
+from dwcp.store.baselines import KeptCopy
+from dwcp.transfer.segments import KeptBase
 from dwcp.transfer.source import Reader
 from dwcp.wire.messages import MAX_ENTRIES, MAX_PACK_FILES, Entry
 

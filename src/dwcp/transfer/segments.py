@@ -1,4 +1,4 @@
-"""The sender's copies of what it sent (`store.kept`) at work: the base of the next version's delta."""
+"""The sender's copies of what it sent (`store.baselines`) at work: the base of the next version's delta."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dwcp.hde.effort import Effort
 from dwcp.hde.hashes import Hash
 from dwcp.hde.matching import Matcher
 from dwcp.hde.segment import Segment
-from dwcp.store.kept import KeptCopy
+from dwcp.store.baselines import KeptCopy
 from dwcp.transfer.source import FileReader
 
 LEAST = 1024 * 1024
