@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp.store import baselines
 from dwcp.transfer.sender import Sender
 from dwcp.wire import messages as m
 from tests.support import Pair, Proxy, random_file
@@ -20,6 +21,11 @@ SMALL = SIZE // 20
 
 def pair_of(tmp_path: Path, **settings: dict[str, object]) -> Pair:
     return Pair(tmp_path, storage={"keep_baselines": "always"} | settings.pop("storage", {}), **settings)
+
+
+@pytest.fixture(autouse=True)
+def a_disk_with_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "FREE", 0)
 
 
 @pytest.fixture
@@ -173,6 +179,15 @@ def test_the_oldest_copies_make_room(tmp_path: Path) -> None:
     pair.send(tmp_path / "huge", "inbox/huge")
     assert {path.read_bytes() for path in copies(pair)} == kept
     pair.close()
+
+
+def test_nothing_is_kept_on_a_disk_that_is_nearly_full(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "FREE", 100)
+    random_file(tmp_path / "image", SIZE)
+    assert pair.send(tmp_path / "image", "inbox/image").verified
+    assert copies(pair) == []
 
 
 def test_a_cut_link_leaves_a_copy_that_serves_the_next_try(pair: Pair, tmp_path: Path) -> None:
