@@ -1,12 +1,10 @@
-"""Breakers against a dumb model, recovery as a story, order and the node's health."""
+"""Breakers and recovery as stories, order and the node's health. Against a model: tests/property/test_breaker.py."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dwcp.supervise.breaker import Breaker, BreakerSettings, worst
 from dwcp.supervise.health import ComponentHealth, Health, Status, node_health
@@ -16,50 +14,6 @@ from dwcp.supervise.recovery import Phase, RecoverySettings, Supervised
 SETTINGS = BreakerSettings(
     failure_threshold=3, timeout=30.0, success_threshold=2, half_open_probes=1, max_timeout=100.0
 )
-
-
-class Dumb:
-    """The rules once more, as a history that is replayed from the start at each question."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[float, str]] = []
-
-    def state(self, now: float) -> str:
-        state, failures, successes, opened, cooldown = "closed", 0, 0, 0.0, SETTINGS.timeout
-        for time, event in [*self.events, (now, "look")]:
-            if state == "open" and time - opened >= cooldown:
-                state, successes = "half-open", 0
-            if event == "fail":
-                failures += 1
-                if state == "half-open":
-                    state, opened, cooldown = "open", time, min(SETTINGS.max_timeout, cooldown * 2)
-                elif state == "closed" and failures >= SETTINGS.failure_threshold:
-                    state, opened = "open", time
-            elif event == "succeed":
-                failures = 0
-                if state == "half-open":
-                    successes += 1
-                    if successes >= SETTINGS.success_threshold:
-                        state, cooldown = "closed", SETTINGS.timeout
-            elif event == "reset":
-                state, failures, cooldown = "closed", 0, SETTINGS.timeout
-        return state
-
-
-@given(st.lists(st.tuples(st.floats(0, 80), st.sampled_from(["fail", "succeed", "reset", "look"])), max_size=40))
-def test_a_breaker_is_what_the_dumb_model_says(steps: list[tuple[float, str]]) -> None:
-    breaker, dumb, now = Breaker("p", SETTINGS), Dumb(), 0.0
-    for wait, event in steps:
-        now += wait
-        if event == "fail":
-            breaker.failed(now, "why")
-        elif event == "succeed":
-            breaker.succeeded(now)
-        elif event == "reset":
-            breaker.reset()
-        if event != "look":
-            dumb.events.append((now, event))
-        assert breaker.status(now).state == dumb.state(now)
 
 
 def test_a_story_of_a_breaker() -> None:
@@ -82,12 +36,40 @@ def test_a_story_of_a_breaker() -> None:
     assert breaker.status(92.0).state == "closed"
 
 
+def test_a_breaker_opens_for_a_rate_too_and_says_which_it_was() -> None:
+    settings = BreakerSettings(failure_threshold=3, failure_rate=0.5, window=100.0, minimum_calls=6)
+    breaker = Breaker("p", settings)
+    for second in range(3):
+        breaker.failed(second, "every other time")
+        assert breaker.status(second).state == "closed"
+        breaker.succeeded(second)
+    breaker.failed(3.0, "every other time")
+    status = breaker.status(3.0)
+    assert (status.state, status.tripped_by) == ("open", "4 of the 7 calls within 100 s failed")
+    breaker.reset()
+    for second in range(4):
+        breaker.failed(second * 60.0, "few, and long ago")
+        breaker.succeeded(second * 60.0)
+    assert breaker.status(200.0).state == "closed"
+
+
 def test_a_clock_that_steps_back_does_not_wedge_it() -> None:
     breaker = Breaker("p", SETTINGS)
     for _ in range(3):
         breaker.failed(1000.0, "x")
     assert not breaker.allow(10.0)
     assert breaker.allow(40.0)
+
+
+def test_a_probe_that_nobody_tells_of_gives_up_its_place() -> None:
+    breaker = Breaker("p", SETTINGS)
+    for _ in range(3):
+        breaker.failed(0.0, "x")
+    assert breaker.allow(30.0)
+    breaker.abandoned(31.0)
+    assert breaker.allow(31.0), "it was said that nothing comes"
+    assert not breaker.allow(60.0)
+    assert breaker.allow(61.0), "nothing was said for as long as the first cooldown"
 
 
 def test_the_worst_of_several() -> None:
