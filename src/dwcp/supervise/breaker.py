@@ -19,13 +19,18 @@ that a caller that was cancelled cannot keep a breaker half-open.
 
 from __future__ import annotations
 
+import datetime
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dwcp.errors import CircuitOpenError
+
+FIRST_PAUSE = 1.0
+"""Seconds; doubles with each failure up to the interval between checks, as the pauses of a recovery do."""
 MAX_CALLS = 1024
-"""The newest that a window remembers, some 70 KB; looking at a peer each second for a quarter of an hour makes fewer."""
+"""The newest that a window remembers, some 70 KB; a look each second for a quarter of an hour makes fewer."""
 
 
 class State(StrEnum):
@@ -184,6 +189,26 @@ class Breaker:
         self._successes = self._under_way = 0
         self._tripped_by = ""
         self._calls.clear()
+
+
+def pause(status: BreakerStatus, interval: float) -> float:
+    """Seconds until whoever looks at a peer each `interval` should look again: sooner while it is neither well nor left
+    alone, so that an outage, and its end, are noticed."""
+    if status.state == State.OPEN:
+        return status.retry_at_seconds
+    if status.state == State.HALF_OPEN or status.failures:
+        return float(min(interval, FIRST_PAUSE * 2 ** min(max(0, status.failures - 1), 16)))
+    return interval
+
+
+def rejection(name: str, seconds: float, reason: str, wall: float) -> CircuitOpenError:
+    """For a call that is not let through for another `seconds`. `wall`: now, in seconds since the epoch."""
+    until = datetime.datetime.fromtimestamp(wall + seconds, datetime.UTC)
+    return CircuitOpenError(
+        f"the circuit breaker of {name!r} is open until {until:%H:%M:%S} UTC (another {seconds:.0f} s), because of: "
+        f"{reason}; wait, or close it with `dwcp breaker reset {name}`",
+        seconds,
+    )
 
 
 def worst(states: Iterable[str]) -> str:
