@@ -265,6 +265,7 @@ def test_the_limits_are_the_code() -> None:
         "head": frames.MAX_HEAD,
         "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
+        "body of PROBE": m.PROBE_SIZE,
         "message over UCX": ucx.PIECE,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,
@@ -314,7 +315,11 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, handshake.RDMA]
+    assert [row[0] for row in rows("## Versions and extensions", 2)] == [
+        *handshake.FEATURES,
+        handshake.RDMA,
+        handshake.PROBE,
+    ]
 
 
 def _below(cls: type[DwcpError]) -> list[type[DwcpError]]:

@@ -383,7 +383,9 @@ class HealthSection(Section):
     interval: Duration | None = duration(
         None, "100ms", "1h", "Between two checks; unset: 10s, 30s or 60s by node.environment."
     )
-    timeout: Duration = duration("5s", "10ms", "10m", "A check that takes longer has failed.")
+    timeout: Duration = duration(
+        "5s", "10ms", "10m", "A check that takes longer has failed; so has a step of a look at a peer."
+    )
     metrics_interval: Duration = duration("5s", "100ms", "1h", "Between two collections of metrics.")
     recovery_max_retries: int = integer(3, 0, 100, "Restarts before a component is called failed.")
     recovery_backoff: Duration = duration("1s", "1ms", "1h", "Before the first restart.")
@@ -400,6 +402,9 @@ class CircuitBreaker(Section):
     success_threshold: int = integer(2, 1, 1000, "Successes that close it again.")
     half_open_probes: int = integer(1, 1, 100, "Calls let through at once while half-open.")
     max_timeout: Duration = duration("10m", "10ms", "7d", "What the timeout doubles up to, when it keeps opening.")
+    failure_rate: float = number(0.5, 0.01, 1.0, "Share of the calls within the window that opens it by failing.")
+    window: Duration = duration("5m", "100ms", "1d", "For how long a call counts in that rate.")
+    minimum_calls: int = integer(10, 1, 1000, "Calls within the window, below which there is no rate.")
 
 
 class Memory(Section):

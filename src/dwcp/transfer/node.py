@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import resource
 import time
@@ -27,7 +28,7 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import RDMA, Claim, Introduction
+from dwcp.wire.handshake import PROBE, RDMA, Claim, Introduction
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
@@ -109,7 +110,8 @@ class Node:
             chain=compression.max_delta_chain,
         )
 
-    def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
+    def link_settings(self, credentials: Credentials | None = None, patience: float = math.inf) -> LinkSettings:
+        """`patience`: seconds that each timeout is at the most, where health is checked."""
         transport = self.config.transport
         return LinkSettings(
             options=SocketOptions(
@@ -119,16 +121,17 @@ class Node:
                 recv_buffer_size=transport.recv_buffer_size,
                 user_timeout=transport.read_timeout,
             ),
-            connect_timeout=transport.connect_timeout,
-            read_timeout=transport.read_timeout,
-            write_timeout=transport.write_timeout,
+            connect_timeout=min(patience, transport.connect_timeout),
+            read_timeout=min(patience, transport.read_timeout),
+            write_timeout=min(patience, transport.write_timeout),
             tls=self.config.security.tls,
             contexts=(credentials or self.credentials()).contexts,
+            connect_limit="health.timeout" if patience < transport.connect_timeout else "transport.connect_timeout",
         )
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        also = (RDMA,) if self.rdma.usable() else ()
+        also = (PROBE, RDMA) if self.rdma.usable() else (PROBE,)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
         )

@@ -74,9 +74,10 @@ class ServedSession:
     def round_trip_seconds(self) -> float | None:
         return self._channel.link.round_trip_seconds()
 
-    def claim(self, stream: int) -> bool:
+    def claim(self, stream: int, *, probe: bool = False) -> bool:
         """False for a stream number that was used before, or where no transfer begins on the session; it may have
-        overtaken its transfer's OPEN on the way, so a while is waited for that. Where true, `release` it in the end.
+        overtaken its transfer's OPEN on the way, so a while is waited for that. A probe is for a session without a
+        transfer, which has one at a time. Where true, `release` it in the end.
 
         Raises RefusedError when there are too many streams.
         """
@@ -85,8 +86,12 @@ class ServedSession:
                 raise RefusedError(f"a session has at most {m.MAX_STREAMS} data connections at one time")
             if stream in self._claimed:
                 return False
+            if probe and (self._engine is not None or self._joined):
+                return False
             self._claimed.add(stream)
             self._joined += 1
+            if probe:
+                return True
             self._idle.wait_for(lambda: self._engine is not None or self.ended.is_set(), OVERTAKEN)
             joins = self._engine is not None
             self._joined -= not joins
@@ -97,13 +102,13 @@ class ServedSession:
         with self._lock:
             self._joined -= 1
 
-    def interrupt(self, why: str) -> None:
+    def interrupt(self, why: DwcpError) -> None:
         """Ends the transfer, if there is one, and the session."""
         engine = self._engine
         if engine is None:
             self._channel.link.shutdown()
             return
-        engine.tell_and_abort(Interrupted(why))
+        engine.tell_and_abort(why)
         shutdown_later(self._channel.link)
 
     def serve(self) -> None:
@@ -178,7 +183,7 @@ class ServedSession:
             return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        name = board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")))
         log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())

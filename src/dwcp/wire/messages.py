@@ -51,6 +51,8 @@ MAX_PACK_FILES = 512
 """Small files that ride in one PACK: its head stays under MAX_HEAD."""
 MAX_SEGMENT_LEAVES = 64
 """Leaves in one SEGMENT."""
+PROBE_SIZE = 8192
+"""Bytes: several full segments, so that a path which swallows those shows; all in the first window (RFC 6928)."""
 MAX_OPS = 4096
 """Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
 
@@ -119,6 +121,8 @@ class Join(Message):
     mac: Key
     rdma: RdmaAddress = b""
     """Of the initiator's UCX worker, where it wants what follows JOINED over RDMA."""
+    probe: bool = False
+    """It carries one PROBE each way and nothing of a transfer."""
 
 
 class Joined(Message):
@@ -151,6 +155,13 @@ class Ping(Message):
 class Pong(Message):
     kind = 9
     token: Count = 0
+
+
+class Probe(Message):
+    """The initiator's first frame on a data connection that joined as a probe; its body, of up to PROBE_SIZE bytes,
+    comes back in another one."""
+
+    kind = 11
 
 
 class Bye(Message):
@@ -395,7 +406,7 @@ MESSAGES: dict[int, type[Message]] = {
     cls.kind: cls
     for cls in (
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
-        *(Error, Ping, Pong, Bye),
+        *(Error, Ping, Pong, Bye, Probe),
         *(List, Listing, Open, Opened),
         *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
         *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
