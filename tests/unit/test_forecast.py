@@ -246,6 +246,27 @@ def test_the_model_that_was_right_lately_speaks() -> None:
     assert names[-1] == "a"
 
 
+def test_chance_does_not_change_the_model() -> None:
+    """Two that are as good as each other, on average."""
+    kept = 0
+    for seed in range(5):
+        forecaster = LinkForecaster([Fixed("a", 9.0), Fixed("b", 11.0)], Settings(30.0, 3600.0, 0.95))
+        known = measurements(noise(200, seed, level=10.0, spread=0.2))
+        names = [forecaster.update(known[:count], known[count - 1].time) for count in range(1, len(known) + 1)]
+        kept += sum(forecast is not None and forecast.model == "a" for forecast in names)
+    assert kept > 0.75 * 5 * 200
+
+
+def test_a_link_that_wanders_is_forecast_by_its_last_value() -> None:
+    rates = walk(400, 1, spread=0.2)
+    forecaster = LinkForecaster([Fixed("mean", sum(rates) / len(rates)), Last()], Settings(30.0, 3600.0, 0.95))
+    known = measurements(rates)
+    for count in range(1, len(known) + 1):
+        forecast = forecaster.update(known[:count], known[count - 1].time)
+    assert forecast is not None
+    assert forecast.model == "last"
+
+
 def test_a_model_that_fails_is_passed_over() -> None:
     forecaster = _run([Broken(), Last()], [10.0] * 5)
     assert forecaster.score.models["last"] == pytest.approx(1.0)

@@ -23,10 +23,9 @@ MOST_PENDING = 128
 """Forecasts that wait to be judged. With more than that in a horizon, those in between would say the same."""
 MEMORY = 0.97
 """What an independent outcome leaves of the weight of those before it: half after 23."""
-TRUST = 25.0
-"""Independent outcomes that weigh as much as what is expected of a model before there are any."""
-EXPECTED: Mapping[str, float] = {"lstm": 0.80, "ewma": 0.88, "arima": 0.92}
-"""Error relative to the last value, before a link has shown its own; from the backtest."""
+BETTER = 2.0
+"""Standard errors by which another model has to have been better than the preferred one to speak in its place. With
+half of it, the choice follows chance and is worse than none on the series of the backtest."""
 WORST = 10.0
 """Relative error beyond which it makes no difference; on a constant link the last value's is 0."""
 DOUBT = 1.5
@@ -83,6 +82,9 @@ class _Track:
 
     error: float = 0.0
     """Sum of absolute errors, those long ago discounted."""
+    gain: float = 0.0
+    """Sum of what the preferred model was off by more than this one, and, in `spread`, of its squares."""
+    spread: float = 0.0
     calibration: Calibration = field(default_factory=Calibration)
 
 
@@ -94,7 +96,7 @@ class _Pending:
 
 
 class LinkForecaster:
-    """`models` in the order of preference; with several, the one with the least rolling error speaks."""
+    """`models`: the first one speaks, until another one has been better lately by more than chance."""
 
     def __init__(self, models: Sequence[Model], settings: Settings) -> None:
         self.settings = settings
@@ -129,7 +131,7 @@ class LinkForecaster:
         if not history.rates:
             return None
         said = self._say(history)
-        name = min((name for name in said if name in self._eligible), key=self._relative, default="last")
+        name = self._choose([name for name in said if name in self._eligible])
         forecast = self._forecast(history, said[name], name, now)
         self._keep(forecast, said, now)
         return forecast
@@ -189,13 +191,16 @@ class LinkForecaster:
     def _learn(self, pending: _Pending, outcome: float) -> None:
         forecast, share = pending.forecast, pending.independence
         kept = MEMORY**share
-        usual = pending.said["last"].median
+        errors = {name: abs(said.median - outcome) for name, said in pending.said.items()}
+        preferred = errors.get(self._models[0].name, errors["last"])
         self._weight = self._weight * kept + share
         self._own_error = self._own_error * kept + share * abs(forecast.rate - outcome)
         for name, track in self._tracks.items():
             said = pending.said.get(name)
-            error = abs((said.median if said is not None else usual) - outcome)
+            error = errors.get(name, errors["last"])
             track.error = track.error * kept + share * error
+            track.gain = track.gain * kept + share * (preferred - error)
+            track.spread = track.spread * kept + share * (preferred - error) ** 2
             if said is not None:
                 track.calibration.observe(said, forecast.confidence, outcome, share)
         self._score = replace(
@@ -204,11 +209,22 @@ class LinkForecaster:
             covered=self._score.covered + (forecast.low <= outcome <= forecast.high),
         )
 
+    def _choose(self, names: list[str]) -> str:
+        """The first of `names`, which are in the order of preference, or who has been better than it by BETTER."""
+        if not names:
+            return "last"
+
+        def better(name: str) -> float:
+            track = self._tracks[name]
+            return track.gain / math.sqrt(track.spread) if track.spread > 0 else 0.0
+
+        best = max(names, key=better)
+        return best if better(best) > max(0.0, better(names[0])) + BETTER else names[0]
+
     def _relative(self, name: str) -> float:
-        """Error relative to the last value's, drawn towards what is expected while there are few outcomes."""
+        """Error relative to the last value's."""
         last, own = self._tracks["last"].error, self._tracks[name].error
-        ratio = min(WORST, own / last) if last > 0 else (WORST if own > 0 else 1.0)
-        return (ratio * self._weight + EXPECTED.get(name, 1.0) * TRUST) / (self._weight + TRUST)
+        return min(WORST, own / last) if last > 0 else (WORST if own > 0 else 1.0)
 
 
 def _outcome(history: History, forecast: Forecast) -> float | None:
