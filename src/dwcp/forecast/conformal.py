@@ -15,12 +15,14 @@ import math
 from dataclasses import dataclass
 
 from dwcp.forecast.distribution import Distribution
-from dwcp.forecast.spread import around_zero
 
 RATE = 0.2
 """Of learning, per independent outcome. A miss widens by up to this in the logarithm, 22%."""
 NARROWEST, WIDEST = 0.5, 8.0
 """How far the correction may go: a link that was calm for a week must not make the interval vanish."""
+
+SMALLEST = 1e-3
+"""Of the median: a lower bound that is under it is as good as 0."""
 
 
 @dataclass(slots=True)
@@ -33,9 +35,10 @@ class Calibration:
     def interval(self, said: Distribution, confidence: float, stretch: float = 1.0) -> tuple[float, float]:
         """Bounds in bits per second that should hold `confidence` of the outcomes."""
         tail = (1 - confidence) / 2
-        below, above = said.median - said.at(tail), said.at(1 - tail) - said.median
-        low = around_zero(said.median, -below * self.low * stretch)
-        return min(low, said.median), said.median + above * self.high * stretch
+        above = said.at(1 - tail) - said.median
+        # downwards in the logarithm: a rate is never below 0
+        share = max(SMALLEST, said.at(tail) / said.median) if said.median > 0 else 1.0
+        return said.median * share ** (self.low * stretch), said.median + above * self.high * stretch
 
     def observe(self, said: Distribution, confidence: float, outcome: float, independence: float) -> None:
         """`independence` (0 to 1): the share of `outcome` that no outcome before it was about."""

@@ -136,7 +136,7 @@ class LinkForecaster:
         self._keep(forecast, said, now)
         return forecast
 
-    def replay(self, measurements: Sequence[Measurement], now: float, every: float, most: int = 64) -> None:
+    def replay(self, measurements: Sequence[Measurement], now: float, every: float, most: int = 24) -> None:
         """Learns from the past what it would have learned by forecasting each `every` seconds, `most` times at most."""
         times = [entry.time for entry in measurements if math.isfinite(entry.time) and entry.time < now]
         if not times:
