@@ -76,15 +76,21 @@ def volatility(history: Rates, half_life: float) -> float:
     return float(np.sqrt(square))
 
 
-def scaled_interval(
-    point: Point, half_life: float, windows: Sequence[Window]
-) -> Callable[[Rates], tuple[float, float]]:
-    """EWMA with an interval of so many deviations that 95% of the training outcomes are within it."""
+NORMAL = 1.96
+"""Deviations of a normal distribution that hold 95%."""
+
+
+def deviations(point: Point, half_life: float, windows: Sequence[Window]) -> float:
+    """As many as hold 95% of the training outcomes."""
     scores = [
         abs(point(window.history) - window.outcome) / (volatility(window.history, half_life) + 1e-9)
         for window in windows
     ]
-    factor = float(np.quantile(scores, 0.95))
+    return float(np.quantile(scores, 0.95))
+
+
+def scaled_interval(point: Point, half_life: float, factor: float) -> Callable[[Rates], tuple[float, float]]:
+    """The forecast and so many deviations to either side."""
 
     def interval(history: Rates) -> tuple[float, float]:
         middle, width = point(history), factor * volatility(history, half_life)

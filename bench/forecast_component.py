@@ -36,7 +36,7 @@ def main() -> int:
         predictor.close()
     a_round = statistics.median(others)
     share = a_round / config.update_interval
-    print(f"{PEERS} peers, auto: the first round takes {first:.2f} s, then {a_round * 1000:.0f} ms ({share:.1%} of a core)")
+    print(f"{PEERS} peers, auto: the first round takes {first:.2f} s, then {a_round * 1000:.0f} ms of a core")
     print(f"resident memory: {resident:.0f} MiB more, at most {MOST_MIB:g}")
     return int(share > MOST_SHARE or resident > MOST_MIB)
 

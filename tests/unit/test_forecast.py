@@ -90,6 +90,11 @@ def test_long_histories_are_averaged() -> None:
     assert list(found.times) == sorted(set(found.times))
 
 
+def test_a_few_too_many_cost_the_oldest_and_not_the_newest() -> None:
+    found = History.of([Measurement(5.0 * i, float(i)) for i in range(MOST + 5)], 1e6, 1e9)
+    assert (len(found.rates), found.rates[-1]) == (MOST, MOST + 4)
+
+
 @pytest.mark.parametrize(
     ("rates", "now", "doubt"),
     [

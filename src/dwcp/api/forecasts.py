@@ -49,8 +49,8 @@ _SCORE = obj(
     covered="integer",
     models={"type": "object", "additionalProperties": {"type": "number"}},
 )
-_OR_NONE = [{"type": "null"}]
-_LINK = {"forecast": {"anyOf": [_FORECAST, *_OR_NONE]}, "score": {"anyOf": [_SCORE, *_OR_NONE]}}
+_OR_NONE = {"type": ["object", "null"]}
+_LINK = {"forecast": _FORECAST | _OR_NONE, "score": _SCORE | _OR_NONE}
 _NUMBER_OR_NONE = {"type": ["number", "null"]}
 _SAMPLE = obj(
     at="number",

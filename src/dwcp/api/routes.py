@@ -169,7 +169,7 @@ _TRANSFER = _obj(
     ratio="number",
     eta_seconds={"type": ["number", "null"]},
     eta_range_seconds={"type": ["array", "null"], "items": {"type": "number"}},
-    foreseen={"anyOf": [_obj(low="number", rate="number", high="number"), {"type": "null"}]},
+    foreseen=_obj(low="number", rate="number", high="number") | {"type": ["object", "null"]},
 )
 _HEALTH = _obj(
     status={"enum": list(Status)},

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 MOST = 720
 """Measurements that a model looks at: an hour of one each 5 s, which is what the models were measured with."""
+SLACK = 1.1
+"""Times as many from which on all are averaged: that hides the newest one, which says more than the oldest."""
 HIGHEST_RATE = 1e14
 """Bits per second, a hundred times what any interface carries: above it a measurement is an error of somebody's."""
 GAP = 12
@@ -61,8 +63,7 @@ class History:
         if usable and all(entry.limited for entry in usable):
             doubts.append("the link was never full: it carries at least this")
         points = [(entry.time, entry.rate) for entry in kept]
-        if len(points) > most:
-            points = _averaged(points, most)
+        points = points[-most:] if len(points) <= most * SLACK else _averaged(points, most)
         times, rates = tuple(time for time, _ in points), tuple(rate for _, rate in points)
         distances = [later - sooner for sooner, later in itertools.pairwise(times)]
         step = statistics.median(distances) if distances else min(window, 5.0)
