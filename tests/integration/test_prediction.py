@@ -200,7 +200,7 @@ def test_bursts_are_judged_by_how_their_quarters_compare() -> None:
 
 
 def _foreseen(pair: Pair, **keys: bool) -> Foresight:
-    prediction = pair.config.prediction.model_copy(update={"enabled": True, **keys})
+    prediction = pair.config.prediction.model_copy(update={"enabled": True, "forecast_streams": True, **keys})
     config = pair.config.model_copy(update={"prediction": prediction})
     store = LinkStore(Path(config.storage.state_dir))
     store.foresee("b", Forecast(_now(), 300.0, 3e7, 2e7, 5e7, 0.95, "ewma", 40))

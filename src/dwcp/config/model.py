@@ -215,7 +215,7 @@ class Prediction(Section):
         64 * MIB, 0, 64 * GIB, "Bytes an hour that probes of each link may send while it is idle; 0: no probes."
     )
     forecast_eta: bool = flag(True, "Tell the time that a transfer still needs as a range, by the forecast.")
-    forecast_streams: bool = flag(True, "Begin a transfer with streams for the rate that is forecast.")
+    forecast_streams: bool = flag(False, "Begin a transfer with streams for the rate that is forecast.")
 
     @model_validator(mode="after")
     def _horizon_is_measured(self) -> Prediction:
