@@ -4,8 +4,8 @@ begins, and how long transfers take.
     DWCP_WANLINK=PROGRAM python -m bench.forecast_link      see `emulated`; it has to follow a trace
 
 The link follows a held-out series of the traces (mobile, strung together), brought to MEAN Mbit/s. A manager forecasts
-it from what the transfers before have measured; files follow each other, and every other one is sent with
-`prediction` switched off, so that both see the same link. What people have without a forecast is the rate of the
+it from what the transfers before have measured; files follow each other, and every other one begins
+without streams for the forecast, so that both see the same link. What people have without a forecast is the rate of the
 transfer before.
 """
 
@@ -40,7 +40,7 @@ WARM_UP = 6
 """Transfers before the first that counts: a minute or two of measurements."""
 TRANSFERS = int(os.environ.get("BENCH_TRANSFERS", 20))
 HORIZON = "15s"
-ON, OFF = "with prediction", "without"
+ON, OFF = "streams by forecast", "without"
 
 
 @dataclass(frozen=True)
