@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug
+from dwcp.api import debug, watching
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
@@ -271,6 +271,7 @@ ENDPOINTS = (
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
+    *watching.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 

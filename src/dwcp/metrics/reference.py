@@ -12,6 +12,7 @@ from dwcp.config import Config
 from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
+from dwcp.metrics.view import SendingLimit
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import ComponentHealth, NodeHealth, Status, node_health
 from dwcp.supervise.memory import MemoryStatus
@@ -65,6 +66,12 @@ class _Example:
 
     def throughput(self) -> tuple[float, float]:
         return 0.0, 0.0
+
+    def limit(self) -> SendingLimit:
+        return SendingLimit(None, by_operator=False)
+
+    async def set_limit(self, rate: str) -> None:
+        """Nothing to limit."""
 
 
 def reference() -> str:

@@ -1,0 +1,64 @@
+"""The newest of the transaction log, for pages: read once, then followed."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from dwcp.store.records import Record
+from dwcp.store.txlog import DIRECTORY, LogReader, list_files
+
+KEPT = 200
+"""Records of each of the two sorts below: some screens full."""
+CHANGES = ("component", "breaker", "node")
+"""Kinds that are kept apart, so that a busy hour of transfers does not push a component's history out."""
+FILES_READ = 2
+"""Of the log's files, the newest: one that has just been begun holds next to nothing."""
+
+log = structlog.get_logger()
+
+
+class LogTail:
+    """`poll` may block on the disk; one call at a time."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._reader: LogReader | None = None
+        self._changes: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._others: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def newest(self) -> list[dict[str, Any]]:
+        """What is kept, oldest first."""
+        return list(heapq.merge(self._changes, self._others, key=lambda record: int(record["seq"])))
+
+    def poll(self) -> list[dict[str, Any]]:
+        """What was written since, at most KEPT of each sort. Damage is left to `dwcp state verify`."""
+        changes: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        others: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        try:
+            reader = self._reader or self._open()
+            for entry in reader.poll():
+                if isinstance(entry, Record):
+                    (changes if entry.kind in CHANGES else others).append(_shown(entry))
+        except OSError as error:
+            # health says what is wrong with the directory
+            log.debug("the transaction log cannot be shown", reason=str(error))
+        self._changes.extend(changes)
+        self._others.extend(others)
+        return list(heapq.merge(changes, others, key=lambda record: int(record["seq"])))
+
+    def _open(self) -> LogReader:
+        oldest = list_files(self._state_dir / DIRECTORY)[-FILES_READ:][:1]
+        self._reader = LogReader(self._state_dir, oldest[0].path.stat().st_mtime if oldest else 0.0)
+        return self._reader
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(record)
+    del shown["run"]
+    return shown
