@@ -23,14 +23,14 @@ RUNNING = TransferStatus("t", Role.SEND, "b", "inbox/x", started_at=1.0, bytes_t
 # -- rates -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rate_begins_with_the_average_and_follows_what_is_settled() -> None:
+def test_a_rate_begins_with_the_average_and_follows_what_is_on_the_wire() -> None:
     rates = TransferRates()
-    assert rates.update([replace(RUNNING, seconds=2.0, bytes_done=2 * MEGABIT)], 10.0)["t"] == pytest.approx(1e6)
+    assert rates.update([replace(RUNNING, seconds=2.0, wire_bytes=2 * MEGABIT)], 10.0)["t"] == pytest.approx(1e6)
     # ten times as fast from now on: after a while the rate says so, and on the way it is between the two
     done, seen = 2 * MEGABIT, []
     for second in range(1, 21):
         done += 10 * MEGABIT
-        seen.append(rates.update([replace(RUNNING, seconds=2.0 + second, bytes_done=done)], 10.0 + second)["t"])
+        seen.append(rates.update([replace(RUNNING, seconds=2.0 + second, wire_bytes=done)], 10.0 + second)["t"])
     assert seen == sorted(seen)
     assert 1e6 < seen[0] < 1e7
     assert seen[-1] == pytest.approx(1e7, rel=0.02)
@@ -40,21 +40,21 @@ def test_a_transfer_that_ended_is_forgotten() -> None:
     rates = TransferRates()
     rates.update([RUNNING], 1.0)
     assert rates.update([], 2.0) == {}
-    assert rates.update([replace(RUNNING, seconds=1.0, bytes_done=MEGABIT)], 3.0)["t"] == pytest.approx(1e6)
+    assert rates.update([replace(RUNNING, seconds=1.0, wire_bytes=MEGABIT)], 3.0)["t"] == pytest.approx(1e6)
 
 
-def test_history_counts_what_was_settled_with_each_peer() -> None:
+def test_history_counts_what_was_carried_with_each_peer() -> None:
     history = History()
     other = replace(RUNNING, id="u", peer="c", role=Role.RECEIVE)
-    assert history.sample(0.0, 100.0, 0, 0, [replace(RUNNING, bytes_done=50)]) is None
+    assert history.sample(0.0, 100.0, 0, 0, [replace(RUNNING, wire_bytes=50)]) is None
     sample = history.sample(
-        INTERVAL, 105.0, 5 * MEGABIT, 10 * MEGABIT, [replace(RUNNING, bytes_done=50 + 5 * MEGABIT), other]
+        INTERVAL, 105.0, 5 * MEGABIT, 10 * MEGABIT, [replace(RUNNING, wire_bytes=50 + 5 * MEGABIT), other]
     )
     assert sample is not None
     assert (sample.time, sample.sent, sample.received, sample.peers) == (105.0, 1e6, 2e6, {"b": 1e6})
     # one that began and ended between two samples counts too; one that is taken up again is a new one
-    again = replace(RUNNING, started_at=2.0, bytes_done=5 * MEGABIT, state=State.DONE)
-    sample = history.sample(2 * INTERVAL, 110.0, 0, 0, [replace(RUNNING, bytes_done=50 + 5 * MEGABIT), again])
+    again = replace(RUNNING, started_at=2.0, wire_bytes=5 * MEGABIT, state=State.DONE)
+    sample = history.sample(2 * INTERVAL, 110.0, 0, 0, [replace(RUNNING, wire_bytes=50 + 5 * MEGABIT), again])
     assert sample is not None
     assert sample.peers == {"b": 1e6}
 
@@ -69,16 +69,16 @@ def test_history_is_bounded() -> None:
 # -- the document ------------------------------------------------------------------------------------------------------
 
 
-def test_a_running_transfer_says_how_long_it_will_take_at_the_rate_of_now() -> None:
-    entry = transfer_entry(replace(RUNNING, seconds=10.0, bytes_done=50 * MEGABIT, streams=4), 5e6)
-    assert entry["eta_seconds"] == 10
-    assert (entry["streams"], entry["rate_bits_per_second"]) == (4, 5_000_000)
+def test_a_running_transfer_says_how_long_it_will_take() -> None:
+    entry = transfer_entry(replace(RUNNING, seconds=10.0, bytes_done=55 * MEGABIT, streams=4), 4.567e6)
+    assert entry["eta_seconds"] == 8
+    assert (entry["streams"], entry["wire_bits_per_second"]) == (4, 4_570_000)
     assert "error" not in entry
-    assert "eta_seconds" not in transfer_entry(RUNNING, 0.0)
+    assert "eta_seconds" not in transfer_entry(RUNNING)
 
 
 def test_an_ended_transfer_says_how_long_it_took_and_why_it_failed() -> None:
-    entry = transfer_entry(replace(RUNNING, state=State.FAILED, seconds=3.21, error="no space"), 0.0)
+    entry = transfer_entry(replace(RUNNING, state=State.FAILED, seconds=3.21, error="no space"))
     assert (entry["state"], entry["seconds"], entry["error"]) == ("failed", 3.2, "no space")
     assert "streams" not in entry
 

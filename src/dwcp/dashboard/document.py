@@ -16,10 +16,10 @@ STEADY = 2
 """Significant digits of round trips and rates that are only looked at: noise is not told to every page each second."""
 
 
-def build(view: NodeView, rates: Mapping[str, float], live: list[TransferStatus], program: str) -> Document:
-    """`rates`: bits per second of the transfers in `live`; `program`: version of this one."""
+def build(view: NodeView, node: Document, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:
+    """`node`: what does not change while the node runs; `rates`: bits per second on the wire of those in `live`."""
     return {
-        "node": _node(view, program),
+        "node": node | _node(view),
         "health": _health(view),
         "components": _components(view),
         "peers": _peers(view),
@@ -28,11 +28,10 @@ def build(view: NodeView, rates: Mapping[str, float], live: list[TransferStatus]
     }
 
 
-def _node(view: NodeView, program: str) -> Document:
+def _node(view: NodeView) -> Document:
     return {
         "name": view.config.node.name,
         "fingerprint": view.fingerprint,
-        "program": program,
         "enabled": view.config.enabled,
         "addresses": dict(view.addresses),
         "exports": {
@@ -98,13 +97,13 @@ def _peer(configured: PeerSection | None, breaker: BreakerStatus | None, latency
 
 def _transfers(view: NodeView, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:
     # running ones last: one that was taken up again has the id of its own past
-    ended = {status.id: transfer_entry(status, status.rate) for status in reversed(view.board.recent())}
-    running = {status.id: transfer_entry(status, rates.get(status.id, status.rate)) for status in live}
+    ended = {status.id: transfer_entry(status) for status in reversed(view.board.recent())}
+    running = {status.id: transfer_entry(status, rates.get(status.id, 0.0)) for status in live}
     return ended | running
 
 
-def transfer_entry(status: TransferStatus, rate: float) -> Document:
-    """`rate`: bits of content per second, now or, of an ended one, all in all."""
+def transfer_entry(status: TransferStatus, wire_rate: float = 0.0) -> Document:
+    """`wire_rate`: bits per second on the wire now, of a running one."""
     entry: dict[str, Any] = {
         "role": status.role.value,
         "peer": status.peer,
@@ -116,14 +115,17 @@ def transfer_entry(status: TransferStatus, rate: float) -> Document:
         "bytes_total": status.bytes_total,
         "bytes_done": status.bytes_done,
         "wire_bytes": status.wire_bytes,
-        "rate_bits_per_second": significant(rate, 3),
     }
     if status.state is State.RUNNING:
         entry["streams"] = status.streams
+        entry["wire_bits_per_second"] = significant(wire_rate, 3)
+        # content is settled later than it is carried, and deltas settle more than they carry: the faster one tells
+        rate = max(status.rate, wire_rate)
         if rate >= 1:
             entry["eta_seconds"] = round((status.bytes_total - status.bytes_done) * 8 / rate)
     else:
         entry["seconds"] = round(status.seconds, 1)
+        entry["rate_bits_per_second"] = significant(status.rate, 3)
     if status.error:
         entry["error"] = status.error
     return entry

@@ -52,7 +52,7 @@ class Feed:
 
     def __init__(self, view: NodeView) -> None:
         self._view = view
-        self._program = version("dwcp")
+        self._node: patch.Document = {"program": version("dwcp")}
         self._tail = LogTail(Path(view.config.storage.state_dir))
         self._rates = TransferRates()
         self._history = History()
@@ -77,6 +77,7 @@ class Feed:
 
     def start(self) -> None:
         self._running = True
+        self._node["started_at"] = round(time.time() - self._view.health().uptime_seconds)
         self._samples = asyncio.create_task(self._run_samples(), name="dwcp-dashboard-samples")
 
     async def stop(self) -> None:
@@ -153,7 +154,7 @@ class Feed:
             with _kept_running():
                 live = self._view.board.live()
                 rates = self._rates.update(live, time.monotonic())
-                after = document.build(self._view, rates, live, self._program)
+                after = document.build(self._view, self._node, rates, live)
                 changes, self._document = patch.difference(self._document, after), after
                 if changes:
                     self._tell("patch", changes)
