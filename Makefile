@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets dist clean bench-dashboard bench-delta bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -42,6 +42,9 @@ bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
 
+bench-dashboard: $(VENV)/dev.stamp  ## what open dashboards cost a node
+	$(BIN)/python -m bench.dashboard
+
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape
 
@@ -52,6 +55,9 @@ bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools
 bench-delta: $(VENV)/dev.stamp  ## deltas of real and adversarial pairs beside the usual tools (DWCP_BENCH_PAIRS)
 	scripts/install-test-tools.sh deltas
 	$(BIN)/python -m bench.delta
+
+dashboard-assets:  ## the page that a node serves at /, from dashboard/src (needs node and npm)
+	cd dashboard && npm ci --no-audit --no-fund && npm run build
 
 dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
 	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json

@@ -7,6 +7,7 @@ set -euo pipefail
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
 package+=([go]=golang-go [protoc]=protobuf-compiler)
+package+=([chromium]=chromium)
 package+=([jq]=jq [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
