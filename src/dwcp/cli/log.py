@@ -101,11 +101,16 @@ def _tell(damage: LogDamage) -> None:
 def _show(record: Record, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(record))
-        return
+    else:
+        click.echo(line(record))
+
+
+def line(record: Record) -> str:
+    """For people."""
     when = record.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     peer = f" {printable(record.peer)}" if record.peer else ""
     detail = "".join(f" {printable(key)}={_text(value)}" for key, value in record.detail.items())
-    click.echo(f"{when} {printable(record.kind)} {printable(record.event)}{peer}{detail}")
+    return f"{when} {printable(record.kind)} {printable(record.event)}{peer}{detail}"
 
 
 def _text(value: Value) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 import structlog
 
-from dwcp.dashboard import document, patch
+from dwcp.dashboard import KEEP_ALIVE, document, patch
 from dwcp.dashboard.log_tail import LogTail
 from dwcp.dashboard.rates import INTERVAL, History, TransferRates
 from dwcp.errors import TemporaryError
@@ -36,8 +36,6 @@ from dwcp.metrics.view import NodeView
 
 PERIOD = 1.0
 """Seconds between patches: as often as people can read numbers."""
-KEEP_ALIVE = 15.0
-"""Seconds without a message after which a comment is sent: the HTML standard's advice for proxies that time out."""
 RING_BYTES = 4 * 1024 * 1024
 """Messages that are kept for pages that come back: with 1,000 transfers half a minute, else many minutes."""
 RING_MESSAGES = 600

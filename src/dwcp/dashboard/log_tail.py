@@ -44,7 +44,7 @@ class LogTail:
             reader = self._reader or self._open()
             for entry in reader.poll():
                 if isinstance(entry, Record):
-                    (changes if entry.kind in CHANGES else others).append(_shown(entry))
+                    (changes if entry.kind in CHANGES else others).append(msgspec.to_builtins(entry))
         except OSError as error:
             # health says what is wrong with the directory
             log.debug("the transaction log cannot be shown", reason=str(error))
@@ -56,9 +56,3 @@ class LogTail:
         oldest = list_files(self._state_dir / DIRECTORY)[-FILES_READ:][:1]
         self._reader = LogReader(self._state_dir, oldest[0].path.stat().st_mtime if oldest else 0.0)
         return self._reader
-
-
-def _shown(record: Record) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(record)
-    del shown["run"]
-    return shown
