@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets dist clean bench-dashboard bench-delta bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man dist clean bench-dashboard bench-delta bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -69,6 +69,9 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.config.reference > docs/configuration.md
 	$(BIN)/python -m dwcp.api.reference > docs/http.md
 	$(BIN)/python -m dwcp.metrics.reference > docs/metrics.md
+
+man: $(VENV)/dev.stamp  ## manual pages from the commands, in build/man
+	$(BIN)/python -m dwcp.cli.manual build/man
 
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock

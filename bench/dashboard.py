@@ -26,7 +26,8 @@ from dwcp.testing.lab import Lab, LabNode
 PAGES = int(os.environ.get("BENCH_PAGES", 100))
 SECONDS = float(os.environ.get("BENCH_SECONDS", 20))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
-SIZE = 256 * 2**20
+MIB = 2**20
+SIZE = 256 * MIB
 GOAL_PERCENT = 1.0
 GOAL_RATE = 0.95
 """Of the rate without pages: what rounds differ by anyway."""
@@ -35,7 +36,10 @@ GOAL_RATE = 0.95
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name:
         directory = Path(name)
-        (directory / "content").write_bytes(random.Random(1).randbytes(SIZE))
+        chance = random.Random(1)
+        with (directory / "content").open("wb") as file:
+            for _ in range(SIZE // MIB):
+                file.write(chance.randbytes(MIB))
         with Lab.up(directory, 2, {"transport": {"enable_pacing": True, "pacing_rate": "20Mbit/s"}}) as lab:
             sender = _send(lab, "watched")
             try:

@@ -8,7 +8,7 @@ declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [str
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
 package+=([go]=golang-go [protoc]=protobuf-compiler)
 package+=([chromium]=chromium)
-package+=([jq]=jq [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
+package+=([jq]=jq [groff]=groff-base [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
