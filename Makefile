@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man dist clean bench-dashboard bench-delta bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean bench-dashboard bench-delta bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -72,6 +72,9 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 
 man: $(VENV)/dev.stamp  ## manual pages from the commands, in build/man
 	$(BIN)/python -m dwcp.cli.manual build/man
+
+site: $(VENV)/dev.stamp  ## the documentation as a site, in build/site; every warning is an error
+	$(BIN)/mkdocs build --clean
 
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
