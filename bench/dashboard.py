@@ -54,7 +54,8 @@ def main() -> int:
                 alone.append(_rate(lab, f"alone-{number}"))
                 with _pages(lab.nodes[1], PAGES):
                     beside.append(_rate(lab, f"beside-{number}"))
-    each = (percent[PAGES] - percent[0]) / PAGES
+    # what cannot be told from the noise of the clock's ticks counts as one of them
+    each = max(100 / os.sysconf("SC_CLK_TCK") / SECONDS, percent[PAGES] - percent[0]) / PAGES
     rows = [
         Row("processor per page", "goal", "%", each, GOAL_PERCENT, 1.0, smaller_is_better=True),
         Row(

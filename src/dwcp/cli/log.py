@@ -46,7 +46,7 @@ def log(
     standard error, and what is whole is shown.
     """
     state_dir = Path(load_files(files, overrides).storage.state_dir)
-    begin = _moment(since) if since is not None else 0.0
+    begin = moment(since) if since is not None else 0.0
     reader = LogReader(state_dir, begin)
 
     def wanted() -> Iterator[Record]:
@@ -81,7 +81,7 @@ def log(
         raise StateError(f"cannot read {error.filename}: {error.strerror}; run as the user that owns it") from error
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """Seconds since the epoch. Raises UsageError."""
     try:
         return time.time() - parse_duration(text)

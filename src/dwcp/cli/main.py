@@ -26,6 +26,7 @@ _COMMANDS = {
     "limit": "dwcp.cli.limit:limit",
     "delta": "dwcp.cli.delta:delta",
     "log": "dwcp.cli.log:log",
+    "report": "dwcp.cli.report:report",
     "state": "dwcp.cli.state:state",
     "lab": "dwcp.cli.lab:lab",
 }
@@ -44,6 +45,7 @@ _SUMMARIES = {
     "limit": "Set how fast this node may send, from now on.",
     "delta": "Make and apply deltas of files, against what both ends have.",
     "log": "Show what has happened at this node, whether or not a manager runs.",
+    "report": "Write what this node did in a day or a week as a page.",
     "state": "Check the state directory; list, take and restore snapshots of it.",
     "lab": "Run a few nodes on this machine, to try things out.",
 }
