@@ -4,7 +4,7 @@ import { ask } from "./api";
 import { attribute, byId, h, Keyed, show, text, type Row } from "./dom";
 import { History } from "./history";
 import * as format from "./format";
-import type { Peer } from "./model";
+import type { Peer, Sample } from "./model";
 import { Sparkline } from "./sparkline";
 import type { Store } from "./store";
 import { failed, toast } from "./toast";
@@ -49,6 +49,7 @@ function card(store: Store, name: string): Row<Peer> {
       toast(failed(error));
     }
   });
+  let drawn: Sample[] | undefined;
   return {
     element,
     update(peer) {
@@ -60,10 +61,13 @@ function card(store: Store, name: string): Row<Peer> {
       const far = peer.round_trip_milliseconds;
       text(trip, far === undefined ? "not reached" : format.milliseconds(far));
       text(address, peer.address ?? "");
-      const values = store.samples.map((sample) => sample.peers[name] ?? 0);
-      const latest = values.at(-1) ?? 0;
-      text(rate, format.rate(latest));
-      spark.render(values, `Traffic with ${name} over the last ten minutes, now ${format.rate(latest)}`);
+      if (drawn !== store.samples) {
+        drawn = store.samples;
+        const values = drawn.map((sample) => sample.peers[name] ?? 0);
+        const latest = values.at(-1) ?? 0;
+        text(rate, format.rate(latest));
+        spark.render(values, `Traffic with ${name} over the last ten minutes, now ${format.rate(latest)}`);
+      }
       const breaker = peer.breaker;
       const trouble = breaker && (breaker.state !== "closed" || breaker.failures > 0);
       const retry = breaker?.retry_at ? ` Tried again at ${format.moment(new Date(breaker.retry_at * 1000))}.` : "";

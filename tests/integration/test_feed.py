@@ -216,6 +216,18 @@ def test_a_page_that_reads_too_slowly_gets_a_snapshot_and_costs_no_memory(
     asyncio.run(run())
 
 
+def test_a_node_whose_transport_is_down_is_shown_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with feed_of(tmp_path / "state") as (node, feed):
+            await asyncio.to_thread(node._server.stop, 0)
+            stream = feed.follow("")
+            document = parsed((await anext(stream)).decode()).data["document"]
+            assert document["node"]["addresses"].keys() == {"http"}
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+
+
 def test_a_fault_while_looking_does_not_end_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "PERIOD", 0.01)
 

@@ -158,6 +158,7 @@ class Feed:
                     self._tell("patch", changes)
                 records = await asyncio.to_thread(self._tail.poll)
                 if records:
+                    self._tail.keep(records)
                     self._tell("log", records)
 
     def _tell(self, event: str, data: Any) -> None:

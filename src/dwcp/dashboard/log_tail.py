@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class LogTail:
-    """`poll` may block on the disk; one call at a time."""
+    """`poll` reads the disk, in a thread, one call at a time; the rest belongs to the event loop."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -36,8 +36,14 @@ class LogTail:
         """What is kept, oldest first."""
         return list(heapq.merge(self._changes, self._others, key=lambda record: int(record["seq"])))
 
+    def keep(self, records: list[dict[str, Any]]) -> None:
+        """For `newest`."""
+        for record in records:
+            (self._changes if record["kind"] in CHANGES else self._others).append(record)
+
     def poll(self) -> list[dict[str, Any]]:
-        """What was written since, at most KEPT of each sort. Damage is left to `dwcp state verify`."""
+        """What was written since, oldest first, at most KEPT of each sort; to be kept with `keep`. Damage is left to
+        `dwcp state verify`."""
         changes: deque[dict[str, Any]] = deque(maxlen=KEPT)
         others: deque[dict[str, Any]] = deque(maxlen=KEPT)
         try:
@@ -48,8 +54,6 @@ class LogTail:
         except OSError as error:
             # health says what is wrong with the directory
             log.debug("the transaction log cannot be shown", reason=str(error))
-        self._changes.extend(changes)
-        self._others.extend(others)
         return list(heapq.merge(changes, others, key=lambda record: int(record["seq"])))
 
     def _open(self) -> LogReader:

@@ -52,7 +52,8 @@ def page(node: str, figures: Figures) -> str:
     title = f"{escape(node)}: {_moment(figures.begin)} to {_moment(figures.end)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body><main>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        "<body><main>"
         f"<h1>{escape(node)}</h1><p>{escape(headline(figures))}</p>"
         f'<p class="muted">{_moment(figures.begin)} to {_moment(figures.end)}, from {figures.records:,} records of the '
         f"transaction log{_damage(figures)}</p><dl>{facts}</dl>{''.join(sections)}</main></body></html>\n"
