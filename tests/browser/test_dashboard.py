@@ -243,7 +243,7 @@ def crowded(tmp_path: Path) -> Iterator[str]:
         process.wait(DEADLINE)
 
 
-def test_a_hundred_peers_and_a_thousand_transfers(page: Page, crowded: str) -> None:
+def test_a_hundred_peers_and_a_thousand_transfers(crowded: str, page: Page) -> None:
     opened(page, crowded)
     expect(page.locator("#transfers-count")).to_have_text("1,000 running")
     expect(page.locator(".peer")).to_have_count(100)

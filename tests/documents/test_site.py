@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-pytest.importorskip("material", reason="mkdocs-material is not installed (extra docs)")
 
 
 @pytest.fixture(scope="module")

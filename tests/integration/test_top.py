@@ -12,18 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from dwcp.testing.lab import Lab, start_node
-from tests.processes import DEADLINE, clean_environment, run_dwcp
-from tests.support import random_file
-
-pytest.importorskip("textual", reason="textual is not installed (extra tui)")
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import DataTable, RichLog, Static
 
 from dwcp.cli.manager_http import ManagerHttp
 from dwcp.cli.top_app import TopApp
+from dwcp.testing.lab import Lab, start_node
+from tests.processes import DEADLINE, clean_environment, run_dwcp
+from tests.support import random_file
 
 
 @pytest.fixture(scope="module")

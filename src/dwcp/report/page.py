@@ -70,7 +70,7 @@ def headline(figures: Figures) -> str:
     failed = f"{total.failed:,} of {total.transfers:,} transfers failed" if total.failed else "every transfer arrived"
     if figures.outcomes["cancelled"] and not total.failed:
         failed = f"no transfer failed, {figures.outcomes['cancelled']:,} were cancelled"
-    saved = f", {total.saved:.0%} less than without deltas and compression" if total.saved >= 0.01 else ""
+    saved = f", {total.saved:.0%} less than all of it" if total.saved >= 0.01 else ""
     wire = f"{format_size(total.wire_bytes)} on the wire{saved}"
     return f"{format_size(total.bytes)} were kept in step with {wire}; {failed}."
 
