@@ -248,7 +248,17 @@ def test_off_loopback_a_token_is_needed(tmp_path: Path) -> None:
 
         def curl(*arguments: str) -> tuple[int, str]:
             inside = ["nsenter", "--target", str(far.running.pid), "--net"]
-            command = [*inside, "curl", "--silent", "--insecure", "--write-out", "\n%{http_code}", *arguments]
+            command = [
+                *inside,
+                "curl",
+                "--silent",
+                "--insecure",
+                "--max-time",
+                "10",
+                "--write-out",
+                "\n%{http_code}",
+                *arguments,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             body, _, status = done.stdout.rpartition("\n")
             return int(status), body
