@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import DataTable, RichLog, Static
+from textual.widgets import DataTable, RichLog, Sparkline, Static
 
 from dwcp.cli.manager_http import ManagerHttp
 from dwcp.cli.top_app import TopApp
@@ -122,7 +122,12 @@ def test_the_sending_limit_is_set(lab: Lab) -> None:
         for typed, shown in (("8Mbit/s", "limit 8.0 Mbit/s (set by hand)"), ("auto", "limit 16.0 Mbit/s")):
             await pilot.press("l", *typed, "enter")
             await until(pilot, lambda shown=shown: overall(app).endswith(shown), shown)  # type: ignore[misc]
-        await pilot.press("l", "f", "a", "s", "t", "enter")
+        await pilot.press("l")
+        # what comes meanwhile is shown below the question
+        sparkline = app.screen_stack[0].query_one(Sparkline)
+        before = sparkline.data
+        await until(pilot, lambda: sparkline.data is not before, "a sample")
+        await pilot.press("f", "a", "s", "t", "enter")
         notes = lambda: " ".join(note.message for note in app._notifications)  # noqa: E731
         await until(pilot, lambda: "'fast' is no rate" in notes(), "why not")
 

@@ -110,8 +110,8 @@ class TopApp(App[None]):
         document = self._mirror.document
         if event in ("snapshot", "patch"):
             self._show_overall()
-            for name in top_rows.COLUMNS:
-                if event == "snapshot" or name in data:
+            for name, parts in top_rows.PARTS.items():
+                if event == "snapshot" or not parts.isdisjoint(data):
                     self._fill(name, top_rows.rows(name, document))
         if event in ("snapshot", "sample"):
             values = [float(sample["sent"] + sample["received"]) for sample in self._mirror.samples]

@@ -19,6 +19,12 @@ COLUMNS = {
     "peers": ("peer", "breaker", "round trip", "traffic", "address", "reason"),
     "components": ("component", "status", "restarts", "reason"),
 }
+PARTS = {
+    "transfers": frozenset({"transfers"}),
+    "peers": frozenset({"peers", "transfers"}),
+    "components": frozenset({"components"}),
+}
+"""Of the document, that each table is made of."""
 STYLES = {
     **dict.fromkeys(("healthy", "done", "closed"), "green"),
     **dict.fromkeys(("degraded", "half-open", "cancelled", "recovering"), "yellow"),
