@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class LogTail:
 
     def newest(self) -> list[dict[str, Any]]:
         """What is kept, oldest first."""
-        return list(heapq.merge(self._changes, self._others, key=lambda record: int(record["seq"])))
+        return list(heapq.merge(self._changes, self._others, key=itemgetter("seq")))
 
     def keep(self, records: list[dict[str, Any]]) -> None:
         """For `newest`."""
@@ -44,17 +45,17 @@ class LogTail:
     def poll(self) -> list[dict[str, Any]]:
         """What was written since, oldest first, at most KEPT of each sort; to be kept with `keep`. Damage is left to
         `dwcp state verify`."""
-        changes: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        others: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        changes: deque[Record] = deque(maxlen=KEPT)
+        others: deque[Record] = deque(maxlen=KEPT)
         try:
             reader = self._reader or self._open()
             for entry in reader.poll():
                 if isinstance(entry, Record):
-                    (changes if entry.kind in CHANGES else others).append(msgspec.to_builtins(entry))
+                    (changes if entry.kind in CHANGES else others).append(entry)
         except OSError as error:
             # health says what is wrong with the directory
             log.debug("the transaction log cannot be shown", reason=str(error))
-        return list(heapq.merge(changes, others, key=lambda record: int(record["seq"])))
+        return [msgspec.to_builtins(record) for record in heapq.merge(changes, others, key=attrgetter("seq"))]
 
     def _open(self) -> LogReader:
         oldest = list_files(self._state_dir / DIRECTORY)[-FILES_READ:][:1]
