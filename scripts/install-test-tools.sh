@@ -23,6 +23,8 @@ for tool in "${!package[@]}"; do
 done
 # pprof's definition of its format
 [[ -e /usr/share/gocode/src/github.com/google/pprof/proto/profile.proto ]] || missing+=(golang-github-google-pprof-dev)
+# for whoever looks at the screenshots
+[[ -e /usr/share/fonts/truetype/dejavu ]] || missing+=(fonts-dejavu-core)
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]}" >&2
