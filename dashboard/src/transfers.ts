@@ -85,7 +85,9 @@ function onTheWire(transfer: Transfer): string {
   return `${format.size(transfer.wire_bytes)} on the wire${saved}`;
 }
 
-const joined = (...parts: string[]): string => parts.filter(Boolean).join("  ·  ");
+/** A line is broken between the parts only. */
+const joined = (...parts: string[]): string =>
+  parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join("  ·  ");
 
 function now(transfer: Transfer): string {
   const percent = transfer.bytes_total ? `${Math.floor((transfer.bytes_done / transfer.bytes_total) * 100)} %` : "";
