@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -84,8 +85,21 @@ def watched_page(context: BrowserContext, complaints: list[str]) -> Page:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """For tests that leave both nodes as they are."""
+    with watched_lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path) -> Iterator[Lab]:
+    """For tests that end nodes."""
+    with watched_lab(tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def watched_lab(directory: Path) -> Iterator[Lab]:
     """Two nodes that know each other, with a path between them on which transfers can be watched."""
-    directory = tmp_path_factory.mktemp("lab")
     random_file(directory / "content", SIZE)
     settings = {
         "transport": {"enable_pacing": True, "pacing_rate": "16Mbit/s", "congestion_algorithm": "cubic"},

@@ -118,11 +118,11 @@ def test_the_sending_limit_is_set_and_taken_away(page: Page, lab: Lab, expected:
     expect(limit).to_have_text("At most 16.0 Mbit/s (as configured)")
 
 
-def test_a_breaker_trips_and_recovers(page: Page, lab: Lab) -> None:
-    opened(page, node(lab, "node2").http_url)
+def test_a_breaker_trips_and_recovers(own_lab: Lab, page: Page) -> None:
+    opened(page, node(own_lab, "node2").http_url)
     badge = page.locator("[data-peer=node1] .badge")
     expect(badge).to_have_text("breaker closed")
-    os.kill(node(lab, "node1").pid, signal.SIGTERM)
+    os.kill(node(own_lab, "node1").pid, signal.SIGTERM)
     expect(badge).to_have_text("breaker open")
     expect(page.locator("[data-peer=node1] .error")).to_contain_text("in a row")
     expect(page.locator("#overall")).to_have_text("Degraded")
@@ -130,20 +130,20 @@ def test_a_breaker_trips_and_recovers(page: Page, lab: Lab) -> None:
     expect(page.locator("#icon")).to_have_attribute("href", "/dashboard/degraded.svg")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "breaker-open.png")
-    lab.nodes[:] = start_node(lab, "node1").nodes
+    own_lab.nodes[:] = start_node(own_lab, "node1").nodes
     expect(badge).to_have_text("breaker closed")
     expect(page.locator("#overall")).to_have_text("All is well")
     expect(page.locator("[data-peer=node1] details")).to_contain_text("breaker of node1 is open")
 
 
-def test_a_page_comes_back_after_its_manager_was_killed(page: Page, lab: Lab, expected: list[str]) -> None:
+def test_a_page_comes_back_after_its_manager_was_killed(own_lab: Lab, page: Page, expected: list[str]) -> None:
     expected.append(AWAY)
-    opened(page, node(lab, "node2").http_url)
-    os.kill(node(lab, "node2").pid, signal.SIGKILL)
+    opened(page, node(own_lab, "node2").http_url)
+    os.kill(node(own_lab, "node2").pid, signal.SIGKILL)
     expect(page.locator("#lost")).to_contain_text("Not connected since")
     expect(page).to_have_title("node2: not connected")
     expect(page.locator("#icon")).to_have_attribute("href", "/dashboard/away.svg")
-    lab.nodes[:] = start_node(lab, "node2").nodes
+    own_lab.nodes[:] = start_node(own_lab, "node2").nodes
     expect(page.locator("#connection")).to_have_text("live")
     expect(page.locator("#lost")).to_be_hidden()
     expect(page.locator("#events-list")).to_contain_text("the run before was killed")
