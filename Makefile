@@ -9,7 +9,8 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-forecast bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dist clean dashboard-assets man site \
+	bench-dashboard bench-delta bench-forecast bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -42,6 +43,9 @@ bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
 
+bench-dashboard: $(VENV)/dev.stamp  ## what open dashboards cost a node
+	$(BIN)/python -m bench.dashboard
+
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape
 
@@ -57,6 +61,9 @@ bench-forecast: $(VENV)/dev.stamp  ## forecasts beside the usual ones on measure
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench-forecast]'
 	$(BIN)/python -m bench.forecast
 
+dashboard-assets:  ## the page that a node serves at /, from dashboard/src (needs node and npm)
+	cd dashboard && npm ci --no-audit --no-fund && npm run build
+
 dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
 	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json
 
@@ -68,6 +75,12 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 	$(BIN)/python -m dwcp.api.reference > docs/http.md
 	$(BIN)/python -m dwcp.metrics.reference > docs/metrics.md
 
+man: $(VENV)/dev.stamp  ## manual pages from the commands, in build/man
+	$(BIN)/python -m dwcp.cli.manual build/man
+
+site: $(VENV)/dev.stamp  ## the documentation as a site, in build/site; every warning is an error
+	$(BIN)/mkdocs build --clean
+
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
 	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma --extra prediction --extra plot $(LOCK_FLAGS) -o requirements/dev.lock
@@ -75,7 +88,7 @@ lock:  ## pins all dependencies anew (needs uv)
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:
-	rm -rf $(VENV) $(LAB) dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LAB) build dashboard/node_modules dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/%.stamp: requirements/%.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -7,7 +7,8 @@ set -euo pipefail
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
 package+=([go]=golang-go [protoc]=protobuf-compiler)
-package+=([jq]=jq [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
+package+=([chromium]=chromium)
+package+=([jq]=jq [groff]=groff-base [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
   package+=([globus-url-copy]=globus-gass-copy-progs [globus-gridftp-server]=globus-gridftp-server-progs)
@@ -22,6 +23,8 @@ for tool in "${!package[@]}"; do
 done
 # pprof's definition of its format
 [[ -e /usr/share/gocode/src/github.com/google/pprof/proto/profile.proto ]] || missing+=(golang-github-google-pprof-dev)
+# for whoever looks at the screenshots
+[[ -e /usr/share/fonts/truetype/dejavu ]] || missing+=(fonts-dejavu-core)
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
   echo "not installed, tests that need them are skipped: ${missing[*]}" >&2

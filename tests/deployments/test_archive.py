@@ -85,6 +85,7 @@ def test_it_holds_what_a_node_needs_and_nothing_of_where_it_was_built(archive: P
         *("bin", "lib", "docs", "deployments", "examples"),
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
     }
+    assert (opt / "lib" / "libraries" / "dwcp" / "dashboard" / "assets" / "index.html").exists()
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / "run.lock").read_text(), re.MULTILINE))
     installed = {
         tuple(path.name.removesuffix(".dist-info").split("-", 1)) for path in opt.glob("lib/libraries/*.dist-info")

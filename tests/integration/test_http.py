@@ -24,7 +24,16 @@ from dwcp.testing.lab import Lab
 from tests.processes import DEADLINE, OWN_NETWORK, Daemon, clean_environment, no_own_network
 from tests.support import random_file, wait_until
 
-READING = ["/health", "/live", "/ready", "/circuit-breaker/state", "/circuit-breakers", "/transfers", "/status"]
+READING = [
+    "/health",
+    "/live",
+    "/ready",
+    "/circuit-breaker/state",
+    "/circuit-breakers",
+    "/transfers",
+    "/status",
+    "/limit",
+]
 OTHERS = ["/metrics", "/openapi.json"]
 
 
@@ -126,7 +135,10 @@ def test_a_node_that_is_not_enabled_says_so_and_is_healthy(tmp_path: Path) -> No
 # -- what is not -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/health/", "/transfers/", "/transfers/a/b", "/circuit-breaker"])
+@pytest.mark.parametrize(
+    "path",
+    ["/nope", "/dashboard/", "/dashboard/nope.js", "/health/", "/transfers/", "/transfers/a/b", "/circuit-breaker"],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_where_nothing_is_a_404_says_where_to_look(address: str, method: str, path: str) -> None:
     answer = ask(address, method, path)
@@ -236,7 +248,17 @@ def test_off_loopback_a_token_is_needed(tmp_path: Path) -> None:
 
         def curl(*arguments: str) -> tuple[int, str]:
             inside = ["nsenter", "--target", str(far.running.pid), "--net"]
-            command = [*inside, "curl", "--silent", "--insecure", "--write-out", "\n%{http_code}", *arguments]
+            command = [
+                *inside,
+                "curl",
+                "--silent",
+                "--insecure",
+                "--max-time",
+                "10",
+                "--write-out",
+                "\n%{http_code}",
+                *arguments,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             body, _, status = done.stdout.rpartition("\n")
             return int(status), body
@@ -250,6 +272,9 @@ def test_off_loopback_a_token_is_needed(tmp_path: Path) -> None:
                 assert "identity/api-token" in body
                 assert token not in body
             assert curl("-X", "DELETE", f"{base}/transfers/x")[0] == 401
+            # the page itself holds no secret, and asks for the token
+            assert curl(f"{base}/")[0] == 200
+            assert [curl(base + path)[0] for path in ("/events", "/config")] == [401, 401]
             good = ["-H", f"Authorization: Bearer {token}"]
             assert curl("-X", "POST", *good, base + RESET) == (200, '{"state":"closed"}')
             # a stolen token is of no use to another site's page
@@ -413,7 +438,9 @@ def test_the_document_lists_what_is_routed_and_nothing_else(address: str, docume
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert described == {(e.method, e.path) for e in ENDPOINTS} | {("GET", path) for path in OTHERS}
     for method, path in described:
-        answer = ask(address, method, path.replace("{id}", "nope"))
+        # a stream has no end
+        asked = "HEAD" if path == "/events" else method
+        answer = ask(address, asked, path.replace("{id}", "nope"))
         expected = document["paths"][path][method.lower()]["responses"]
         assert str(answer.status) in expected, (method, path)
         if answer.status == 404:
@@ -428,7 +455,7 @@ def test_answers_are_as_described(address: str, path: str) -> None:
 def test_what_changes_something_or_looks_inside_is_described_with_its_token(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            guarded = method != "get" or path.startswith("/debug/")
+            guarded = method != "get" or path.startswith(("/debug/", "/events", "/config"))
             assert ("security" in operation) is guarded
             assert ({"401", "403"} <= operation["responses"].keys()) is guarded
 

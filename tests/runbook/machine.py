@@ -44,6 +44,8 @@ class Machine:
         self._directory = directory
         self._device = Path("/").stat().st_dev
         self._holder: subprocess.Popen[str] | None = None
+        self.pid = 0
+        """Of its first process, by which its namespaces are found."""
         self._inside: list[str] = []
         self._service: subprocess.Popen[bytes] | None = None
 
@@ -68,7 +70,8 @@ class Machine:
                 "needs an overlay over the root directory, and namespaces for network, processes and mounts"
             )
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()
-        self._inside = ["nsenter", f"--target={children[0]}", "--net", "--mount", "--pid", "--root", "--wd"]
+        self.pid = int(children[0])
+        self._inside = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", "--root", "--wd"]
         self._unpack()
         return self
 

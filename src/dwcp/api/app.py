@@ -17,6 +17,9 @@ from starlette.routing import Route
 
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.routes import ENDPOINTS, openapi
+from dwcp.dashboard import assets
+from dwcp.dashboard.assets import Asset
+from dwcp.dashboard.feed import Feed
 from dwcp.errors import CircuitOpenError, DwcpError, NotFoundError, RefusedError, UsageError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
@@ -30,7 +33,7 @@ _HEADERS = {
 
 
 def create_app(
-    view: NodeView, registry: CollectorRegistry, http_metrics: HttpMetrics, *, token: str | None
+    view: NodeView, registry: CollectorRegistry, http_metrics: HttpMetrics, feed: Feed, *, token: str | None
 ) -> Starlette:
     """`token`: what a request has to carry that changes something or looks into the process; None on a loopback
     listener, where no token is asked but the request must come from this machine's own name, not from another site's
@@ -61,6 +64,16 @@ def create_app(
     async def document(request: Request) -> Response:
         return Json(openapi(version("dwcp")), headers=_HEADERS)
 
+    def page(path: str, asset: Asset) -> Route:
+        async def answer(request: Request) -> Response:
+            headers = {"Content-Type": asset.media_type, "ETag": asset.tag, **assets.HEADERS}
+            unchanged = request.headers.get("if-none-match") == asset.tag
+            with http_metrics.measure("GET", "/dashboard") as measured:
+                measured.status = 304 if unchanged else 200
+                return Response(b"" if unchanged else asset.content, measured.status, headers)
+
+        return Route(path, answer)
+
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -76,9 +89,11 @@ def create_app(
         paths.setdefault(endpoint.path, []).append(endpoint)
     routes = [route(path, endpoints) for path, endpoints in paths.items()]
     routes += [Route("/metrics", metrics), Route("/openapi.json", document)]
+    routes += [page(path, asset) for path, asset in assets.load().items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error, 500: http_error})
     # a redirect would carry whatever name the client called us by, and no JSON
     app.router.redirect_slashes = False
+    app.state.feed = feed
     return app
 
 

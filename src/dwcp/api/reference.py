@@ -9,11 +9,11 @@ _HEAD = """# HTTP
 Generated from the route table by `python -m dwcp.api.reference`. The same table makes `/openapi.json`.
 
 Plain HTTP on `http.listen` (127.0.0.1:8080), HTTPS with TLS 1.3 and the node's own certificate on `http.tls_listen`
-(127.0.0.1:8443). Reading is open to whoever can connect. What changes something, and all of `/debug`, needs, on a
-listener that is not loopback, `Authorization: Bearer TOKEN` with the token in `identity/api-token` of the state
-directory; on loopback it needs none, but is refused when it comes from another site's page or under a name that is not
-this machine's. `/debug` is off unless [`debug.enabled`](configuration.md#debug) allows it. Errors are JSON objects with
-`code` and `message`.
+(127.0.0.1:8443). Reading is open to whoever can connect. What changes something, `/events`, `/config` and all of
+`/debug` need, on a listener that is not loopback, `Authorization: Bearer TOKEN` with the token in `identity/api-token`
+of the state directory; on loopback they need none, but are refused when asked from another site's page or under a name
+that is not this machine's. `/debug` is off unless [`debug.enabled`](configuration.md#debug) allows it. Errors are JSON
+objects with `code` and `message`.
 
 | method | path | what | answers besides 200 |
 | --- | --- | --- | --- |
@@ -28,6 +28,7 @@ def reference() -> str:
         for endpoint in ENDPOINTS
     ]
     rows.append("| GET | `/metrics` | Metrics for Prometheus; OpenMetrics where asked for | |")
+    rows.append("| GET | `/` | The dashboard, a page for people; its files are below `/dashboard/` | |")
     rows.append("| GET | `/openapi.json` | OpenAPI 3.1 | |")
     return _HEAD + "\n".join(rows) + "\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug, forecasts
+from dwcp.api import debug, forecasts, watching
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
@@ -275,6 +275,7 @@ ENDPOINTS = (
     ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
     *forecasts.ENDPOINTS,
+    *watching.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 

@@ -14,6 +14,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from dwcp.api.app import create_app
+from dwcp.dashboard.feed import Feed
 from dwcp.errors import StateError, UnreachableError
 from dwcp.links.endpoints import is_loopback, split_address
 from dwcp.metrics.http import HttpMetrics
@@ -50,6 +51,7 @@ class HttpServer:
         self._view = view
         self._registry = registry
         self._metrics = HttpMetrics(registry)
+        self._feed = Feed(view)
         self._listens = {"http": listen, "https": tls_listen}
         self._token = token
         self._certificate = _Certificate(*certificate)
@@ -59,6 +61,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Returns when connections are accepted. Raises StateError when an address cannot be had."""
+        self._feed.start()
         try:
             for scheme, address in self._listens.items():
                 if address:
@@ -71,7 +74,11 @@ class HttpServer:
         sock = _bind(address, f"http.{'tls_listen' if scheme == 'https' else 'listen'}")
         host, port = sock.getsockname()[:2]
         app = create_app(
-            self._view, self._registry, self._metrics, token=None if is_loopback(str(host)) else self._token
+            self._view,
+            self._registry,
+            self._metrics,
+            self._feed,
+            token=None if is_loopback(str(host)) else self._token,
         )
         config = uvicorn.Config(
             app,
@@ -96,6 +103,7 @@ class HttpServer:
         log.info("http listens", scheme=scheme, address=self.addresses[scheme])
 
     async def stop(self) -> None:
+        await self._feed.stop()
         for server in self._servers.values():
             server.should_exit = True
         if self._tasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from urllib.parse import quote
 
 import click
 
+from dwcp.cli.manager_http import ask, read_token
 from dwcp.cli.options import configured, load
-from dwcp.cli.status import ask, find_manager
+from dwcp.cli.status import find_manager
 from dwcp.config import Config
 from dwcp.units import format_duration
 
@@ -42,7 +42,7 @@ def reset(peer: str | None, files: tuple[Path, ...], overrides: tuple[str, ...])
     """Close the circuit breaker of PEER, or all, to try again at once."""
     config = load(files, overrides)
     path = "/circuit-breaker/reset" + (f"?peer={quote(peer, safe='')}" if peer is not None else "")
-    ask(_address(config), path, method="POST", token=_token(config))
+    ask(_address(config), path, method="POST", token=read_token(Path(config.storage.state_dir)))
     click.echo(f"the circuit breaker of {peer} is closed" if peer is not None else "all circuit breakers are closed")
 
 
@@ -58,10 +58,3 @@ def breaker_line(status: dict[str, Any]) -> str:
 
 def _address(config: Config) -> str:
     return find_manager(Path(config.storage.state_dir)).addresses["http"]
-
-
-def _token(config: Config) -> str:
-    """Empty where it cannot be read, which a listener on loopback does not mind."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return (Path(config.storage.state_dir) / "identity" / "api-token").read_text(encoding="ascii").strip()
-    return ""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from dwcp.cli.manager_http import ask
 from dwcp.cli.options import configured, load
-from dwcp.cli.status import ask, find_manager
+from dwcp.cli.status import find_manager
 from dwcp.config import Config, default_files
 from dwcp.doctor.examine import AREAS, Case, Running, examine
 from dwcp.doctor.finding import Finding, Level

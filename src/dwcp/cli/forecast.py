@@ -12,9 +12,10 @@ from urllib.parse import quote
 import click
 
 from dwcp.cli.chart import Chart, draw
+from dwcp.cli.manager_http import ask
 from dwcp.cli.options import configured, load
 from dwcp.cli.picture import FORMATS, save
-from dwcp.cli.status import ask, find_manager
+from dwcp.cli.status import find_manager
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.units import format_duration, format_rate
 

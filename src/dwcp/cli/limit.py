@@ -7,13 +7,10 @@ from pathlib import Path
 import click
 
 from dwcp.cli.options import configured, load
-from dwcp.errors import StateError, UsageError
+from dwcp.errors import StateError
 from dwcp.store.opening import open_existing
-from dwcp.store.shared_rate import OFF, read_limit, write_limit
-from dwcp.units import format_rate, parse_rate
-
-LEAST = 10**6
-"""As `transport.pacing_rate`."""
+from dwcp.store.shared_rate import OFF, parse_limit, read_limit, write_limit
+from dwcp.units import format_rate
 
 
 @click.command()
@@ -28,7 +25,7 @@ def limit(rate: str | None, files: tuple[Path, ...], overrides: tuple[str, ...])
     config = load(files, overrides)
     state_dir = Path(config.storage.state_dir)
     if rate is not None:
-        parsed = _parsed(rate)
+        parsed = parse_limit(rate)
         recorder = open_existing(config)
         try:
             write_limit(state_dir, parsed)
@@ -42,17 +39,3 @@ def limit(rate: str | None, files: tuple[Path, ...], overrides: tuple[str, ...])
         click.echo("as configured (transport.enable_pacing, pacing_rate, pacing_timetable)")
     else:
         click.echo("no limit" if now == OFF else f"{format_rate(int(now))}")
-
-
-def _parsed(text: str) -> int | str | None:
-    if text == "auto":
-        return None
-    if text == OFF:
-        return OFF
-    try:
-        rate = parse_rate(text)
-    except ValueError as error:
-        raise UsageError(f"{error}; or off, or auto") from error
-    if rate < LEAST:
-        raise UsageError(f"{text} is less than {format_rate(LEAST)}, the least that can be kept to")
-    return rate

@@ -46,7 +46,7 @@ def log(
     standard error, and what is whole is shown.
     """
     state_dir = Path(load_files(files, overrides).storage.state_dir)
-    begin = _moment(since) if since is not None else 0.0
+    begin = moment(since) if since is not None else 0.0
     reader = LogReader(state_dir, begin)
 
     def wanted() -> Iterator[Record]:
@@ -81,7 +81,7 @@ def log(
         raise StateError(f"cannot read {error.filename}: {error.strerror}; run as the user that owns it") from error
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """Seconds since the epoch. Raises UsageError."""
     try:
         return time.time() - parse_duration(text)
@@ -101,11 +101,16 @@ def _tell(damage: LogDamage) -> None:
 def _show(record: Record, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(record))
-        return
+    else:
+        click.echo(line(record))
+
+
+def line(record: Record) -> str:
+    """For people."""
     when = record.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     peer = f" {printable(record.peer)}" if record.peer else ""
     detail = "".join(f" {printable(key)}={_text(value)}" for key, value in record.detail.items())
-    click.echo(f"{when} {printable(record.kind)} {printable(record.event)}{peer}{detail}")
+    return f"{when} {printable(record.kind)} {printable(record.event)}{peer}{detail}"
 
 
 def _text(value: Value) -> str:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "id": "dwcp.cli.peers:show_id",
     "peer": "dwcp.cli.trust:peer",
     "status": "dwcp.cli.status:status",
+    "top": "dwcp.cli.top:top",
     "doctor": "dwcp.cli.doctor:doctor",
     "bench": "dwcp.cli.bench:bench",
     "breaker": "dwcp.cli.breaker:breaker",
@@ -26,6 +27,7 @@ _COMMANDS = {
     "limit": "dwcp.cli.limit:limit",
     "delta": "dwcp.cli.delta:delta",
     "log": "dwcp.cli.log:log",
+    "report": "dwcp.cli.report:report",
     "state": "dwcp.cli.state:state",
     "lab": "dwcp.cli.lab:lab",
 }
@@ -37,6 +39,7 @@ _SUMMARIES = {
     "id": "Show this node's fingerprint, by which peers know it.",
     "peer": "Add, list and remove peers, beside those in the configuration.",
     "status": "Show how the local manager is doing.",
+    "top": "Watch the local manager, live, and act on what it does.",
     "doctor": "Say what is in the way of this node, and how to mend it.",
     "bench": "Measure two nodes on this machine, beside what is expected.",
     "breaker": "Show the circuit breakers of the local manager; close one, or all.",
@@ -44,6 +47,7 @@ _SUMMARIES = {
     "limit": "Set how fast this node may send, from now on.",
     "delta": "Make and apply deltas of files, against what both ends have.",
     "log": "Show what has happened at this node, manager or no manager.",
+    "report": "Write what this node did in a day or a week as a page.",
     "state": "Check the state directory; list, take and restore snapshots of it.",
     "lab": "Run a few nodes on this machine, to try things out.",
 }

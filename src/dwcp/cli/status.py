@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from typing import Any
 
 import click
 
+from dwcp.cli.manager_http import ask
 from dwcp.cli.options import configured, load
-from dwcp.errors import NotFoundError, StateError, UnreachableError, from_code
-from dwcp.links.endpoints import split_address
+from dwcp.errors import NotFoundError, StateError
 from dwcp.units import format_duration, format_rate, format_size
-
-TIMEOUT = 5.0
-"""Seconds: a manager on this machine answers in milliseconds, or not at all."""
 
 
 @click.command()
@@ -58,26 +54,6 @@ def find_manager(state_dir: Path) -> Run:
             f"no manager runs with state directory {state_dir}; start one with `dwcp-manager`, "
             f"or name its configuration with --config"
         ) from error
-
-
-def ask(address: str, path: str, *, method: str = "GET", token: str = "") -> Any:
-    """The JSON that a local manager answers. Raises UnreachableError, or what it says is wrong."""
-    host, port = split_address(address)
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
-    try:
-        headers = {"Host": f"localhost:{port}", **({"Authorization": f"Bearer {token}"} if token else {})}
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UnreachableError(
-            f"the manager at {address} does not answer ({error}); it may have been killed: start it again"
-        ) from error
-    finally:
-        connection.close()
-    if answer.status != http.client.OK and method != "GET":
-        raise from_code(str(document.get("code")), str(document.get("message")))
-    return document
 
 
 def _show(parts: dict[str, Any]) -> None:

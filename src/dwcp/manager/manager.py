@@ -15,7 +15,7 @@ import structlog
 from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
 from dwcp.config.model import Transport
-from dwcp.errors import ConfigError, NotFoundError
+from dwcp.errors import ConfigError, NotFoundError, StateError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.collection import MetricsComponent
@@ -29,6 +29,7 @@ from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.durations import Durations
+from dwcp.metrics.view import SendingLimit
 from dwcp.prediction.predictor import LinkView
 from dwcp.profiling import heap
 from dwcp.store import layout
@@ -37,6 +38,7 @@ from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
 from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
+from dwcp.store.shared_rate import parse_limit, read_limit, write_limit
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth, node_health
 from dwcp.supervise.memory import MemoryStatus
@@ -291,3 +293,15 @@ class Manager:
 
     def buffers(self) -> PoolStatus:
         return self._server.node.pool.status()
+
+    def limit(self) -> SendingLimit:
+        return SendingLimit(self._server.node.rate_now(), read_limit(self._state_dir) is not None)
+
+    async def set_limit(self, rate: str) -> None:
+        parsed = parse_limit(rate)
+        try:
+            await asyncio.to_thread(write_limit, self._state_dir, parsed)
+        except OSError as error:
+            raise StateError(f"cannot set the limit in {self._state_dir}: {error.strerror}") from error
+        self._recorder.note("limit", "set", rate=rate)
+        await asyncio.to_thread(self._server.node.pacer.refresh)

@@ -13,6 +13,7 @@ from dwcp.forecast.forecaster import Forecast, Score
 from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
+from dwcp.metrics.view import SendingLimit
 from dwcp.prediction.predictor import LinkView
 from dwcp.store.links import Sample
 from dwcp.supervise.breaker import BreakerStatus
@@ -75,6 +76,12 @@ class _Example:
 
     def throughput(self) -> tuple[float, float]:
         return 0.0, 0.0
+
+    def limit(self) -> SendingLimit:
+        return SendingLimit(None, by_operator=False)
+
+    async def set_limit(self, rate: str) -> None:
+        """Nothing to limit."""
 
 
 def reference() -> str:

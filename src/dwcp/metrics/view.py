@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from dwcp.config import Config
@@ -15,6 +16,16 @@ from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SendingLimit:
+    """How fast the node may send now."""
+
+    bits_per_second: int | None
+    """None: there is no limit."""
+    by_operator: bool
+    """Set with `dwcp limit` or over HTTP, and not as configured."""
 
 
 class NodeView(Protocol):
@@ -73,4 +84,10 @@ class NodeView(Protocol):
 
     def throughput(self) -> tuple[float, float]:
         """Bits per second (sent, received) over the newest collection interval."""
+        ...
+
+    def limit(self) -> SendingLimit: ...
+
+    async def set_limit(self, rate: str) -> None:
+        """A rate like 200Mbit/s, off, or auto. Raises UsageError or StateError."""
         ...

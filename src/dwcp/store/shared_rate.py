@@ -15,9 +15,13 @@ import os
 import secrets
 from pathlib import Path
 
+from dwcp.errors import UsageError
 from dwcp.store import durable
+from dwcp.units import format_rate, parse_rate
 
 OFF = "off"
+LEAST = 10**6
+"""As `transport.pacing_rate`."""
 
 
 class SharedRate:
@@ -69,6 +73,21 @@ def write_limit(state_dir: Path, rate: int | str | None) -> None:
         path.unlink(missing_ok=True)
         return
     durable.write(path, f"{rate}\n".encode())
+
+
+def parse_limit(text: str) -> int | str | None:
+    """What `write_limit` takes, from a rate like 200Mbit/s, `off`, or `auto` for as configured. Raises UsageError."""
+    if text == "auto":
+        return None
+    if text == OFF:
+        return OFF
+    try:
+        rate = parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"{error}; or off, or auto") from error
+    if rate < LEAST:
+        raise UsageError(f"{text} is less than {format_rate(LEAST)}, the least that can be kept to")
+    return rate
 
 
 def _count(path: Path) -> int:

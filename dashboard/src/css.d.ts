@@ -1,0 +1,2 @@
+// Styles are imported for the bundler, which writes them to app.css.
+declare module "*.css";

@@ -1,0 +1,113 @@
+// The live document of a node, as /events tells it (src/dwcp/dashboard/document.py).
+
+export type Status = "healthy" | "degraded" | "unhealthy";
+
+export interface Component {
+  status: Status;
+  reason: string;
+  since: number;
+  recovering: boolean;
+  failed: boolean;
+  restarts: number;
+}
+
+export interface Breaker {
+  state: "closed" | "half-open" | "open";
+  failures: number;
+  trips: number;
+  reason: string;
+  retry_at?: number;
+}
+
+export interface Peer {
+  address?: string;
+  fingerprint?: string;
+  round_trip_milliseconds?: number;
+  breaker?: Breaker;
+}
+
+export interface Transfer {
+  role: "send" | "receive";
+  peer: string;
+  target: string;
+  state: "running" | "done" | "failed" | "cancelled";
+  started_at: number;
+  seconds?: number;
+  files_total: number;
+  files_done: number;
+  bytes_total: number;
+  bytes_done: number;
+  wire_bytes: number;
+  /** Of content, all in all; of an ended one. */
+  rate_bits_per_second?: number;
+  /** Now; of a running one. */
+  wire_bits_per_second?: number;
+  streams?: number;
+  eta_seconds?: number;
+  error?: string;
+}
+
+export interface NodeDocument {
+  node: {
+    name: string;
+    fingerprint: string;
+    program: string;
+    started_at: number;
+    enabled: boolean;
+    addresses: Record<string, string>;
+    exports: Record<string, { path: string; read_only: boolean }>;
+  };
+  health: { status: Status; reason: string; circuit_breaker: string; recovery_in_progress: boolean };
+  components: Record<string, Component>;
+  peers: Record<string, Peer>;
+  transfers: Record<string, Transfer>;
+  transport: {
+    sent_bits_per_second: number;
+    received_bits_per_second: number;
+    bytes_sent: number;
+    bytes_received: number;
+    streams: number;
+    sessions: number;
+    limit_bits_per_second?: number;
+    limited_by_operator: boolean;
+  };
+}
+
+export interface Sample {
+  time: number;
+  sent: number;
+  received: number;
+  peers: Record<string, number>;
+}
+
+export interface LogRecord {
+  seq: number;
+  time: string;
+  kind: string;
+  event: string;
+  peer?: string;
+  detail?: Record<string, string | number | boolean | string[]>;
+}
+
+export interface Snapshot {
+  document: NodeDocument;
+  samples: Sample[];
+  interval: number;
+  log: LogRecord[];
+}
+
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+const isObject = (value: unknown): value is { [key: string]: Json } =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** JSON Merge Patch (RFC 7396); parts that did not change are shared with the old document. */
+export function merge<T>(document: T, patch: unknown): T {
+  if (!isObject(patch)) return patch as T;
+  const result: { [key: string]: unknown } = isObject(document) ? { ...document } : {};
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key];
+    else result[key] = merge(result[key], value);
+  }
+  return result as T;
+}

@@ -1,0 +1,129 @@
+// Running transfers first, then those that ended; many of them are shown a page at a time.
+
+import { ask } from "./api";
+import { attribute, byId, h, Keyed, show, text, type Row } from "./dom";
+import * as format from "./format";
+import type { Transfer } from "./model";
+import type { Store } from "./store";
+import { failed, toast } from "./toast";
+
+const PAGE = 50;
+
+export function transfers(store: Store): void {
+  let shown = PAGE;
+  const state = byId<HTMLSelectElement>("transfers-state");
+  const find = byId<HTMLInputElement>("transfers-find");
+  const more = byId("transfers-more");
+  const list = new Keyed<Transfer>(byId("transfers-list"), (id) => row(id));
+  const render = () => {
+    const all = Object.entries(store.document!.transfers);
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = all
+      .filter(([, t]) => !state.value || t.state === state.value)
+      .filter(([id, t]) => words.every((word) => `${t.peer} ${t.target} ${id}`.toLowerCase().includes(word)))
+      .sort(([, a], [, b]) => Number(b.state === "running") - Number(a.state === "running") || b.started_at - a.started_at);
+    list.render(wanted.slice(0, shown));
+    const running = all.filter(([, t]) => t.state === "running").length;
+    text(byId("transfers-count"), running ? `${format.count(running)} running` : "");
+    show(byId("transfers-empty"), !all.length);
+    show(more, wanted.length > shown);
+    text(more, `Show more (${format.count(wanted.length - shown)} are left)`);
+  };
+  store.watch(["transfers"], render);
+  for (const input of [state, find]) input.addEventListener("input", () => ((shown = PAGE), store.document && render()));
+  more.addEventListener("click", () => ((shown += PAGE), render()));
+}
+
+function row(id: string): Row<Transfer> {
+  const arrow = h("span", { class: "arrow", "aria-hidden": "true" });
+  const target = h("span", { class: "target" });
+  const peer = h("span", { class: "muted" });
+  const badge = h("span", { class: "badge" });
+  const progress = h("progress", { max: "1" });
+  const numbers = h("span", { class: "numbers" });
+  const error = h("p", { class: "error" });
+  const cancel = h("button", { type: "button", class: "quiet" }, "Cancel");
+  const element = h(
+    "li",
+    { class: "transfer", "data-id": id },
+    h("div", { class: "transfer-head" }, arrow, h("div", { class: "what" }, target, peer), badge, cancel),
+    progress,
+    numbers,
+    error,
+  );
+  let latest: Transfer;
+  cancel.addEventListener("click", () => confirmCancel(id, latest));
+  return {
+    element,
+    update(transfer) {
+      latest = transfer;
+      const running = transfer.state === "running";
+      attribute(element, "data-state", transfer.state);
+      text(arrow, transfer.role === "send" ? "↑" : "↓");
+      text(target, transfer.target || "/");
+      text(peer, `${transfer.role === "send" ? "to" : "from"} ${transfer.peer}`);
+      text(badge, transfer.state);
+      attribute(badge, "data-state", transfer.state);
+      attribute(cancel, "aria-label", `Cancel ${transfer.target}`);
+      show(cancel, running);
+      show(progress, running);
+      if (running) {
+        attribute(progress, "value", transfer.bytes_total ? (transfer.bytes_done / transfer.bytes_total).toFixed(4) : undefined);
+        attribute(progress, "aria-label", `Progress of ${transfer.target}`);
+      }
+      text(numbers, running ? now(transfer) : afterwards(transfer));
+      text(error, transfer.error ?? "");
+      show(error, !!transfer.error);
+    },
+  };
+}
+
+/** What deltas and compression saved; a few per cent of overhead are no news. */
+function onTheWire(transfer: Transfer): string {
+  const ratio = transfer.wire_bytes ? transfer.bytes_done / transfer.wire_bytes : 0;
+  const saved = ratio > 1.05 ? `, ${ratio.toFixed(ratio < 10 ? 1 : 0)} times less` : "";
+  return `${format.size(transfer.wire_bytes)} on the wire${saved}`;
+}
+
+/** A line is broken between the parts only. */
+const joined = (...parts: string[]): string =>
+  parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join("  ·  ");
+
+function now(transfer: Transfer): string {
+  const percent = transfer.bytes_total ? `${Math.floor((transfer.bytes_done / transfer.bytes_total) * 100)} %` : "";
+  return joined(
+    percent,
+    `${format.size(transfer.bytes_done)} of ${format.size(transfer.bytes_total)}`,
+    format.rate(transfer.wire_bits_per_second ?? 0),
+    format.plural(transfer.streams ?? 0, "stream"),
+    onTheWire(transfer),
+    transfer.eta_seconds === undefined ? "" : `${format.duration(transfer.eta_seconds)} to go`,
+  );
+}
+
+function afterwards(transfer: Transfer): string {
+  return joined(
+    format.moment(new Date(transfer.started_at * 1000)),
+    format.plural(transfer.files_done, "file"),
+    format.size(transfer.bytes_done),
+    `in ${format.duration(transfer.seconds ?? 0)}`,
+    transfer.rate_bits_per_second ? format.rate(transfer.rate_bits_per_second) : "",
+    onTheWire(transfer),
+  );
+}
+
+function confirmCancel(id: string, transfer: Transfer): void {
+  const dialog = byId<HTMLDialogElement>("cancel-dialog");
+  text(byId("cancel-what"), `${transfer.target} ${transfer.role === "send" ? "to" : "from"} ${transfer.peer}`);
+  dialog.returnValue = "";
+  dialog.onclose = async () => {
+    if (dialog.returnValue !== "yes") return;
+    try {
+      await ask("POST", `/transfers/${encodeURIComponent(id)}/cancel`);
+      toast(`${transfer.target} is being cancelled.`);
+    } catch (error) {
+      toast(failed(error));
+    }
+  };
+  dialog.showModal();
+}
