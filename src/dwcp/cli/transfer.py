@@ -13,6 +13,7 @@ from dwcp.cli.failure import fail
 from dwcp.cli.options import configured, load, split_remote
 from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
+from dwcp.cli.tree_options import read, tree_options
 from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
 from dwcp.transfer.ahead import worth_beginning
@@ -40,7 +41,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     ):
         command = option(command)
-    return configured(command)
+    return tree_options(configured(command))
 
 
 @click.command()
@@ -51,8 +52,8 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
     """Make PATH below a peer's EXPORT what SRC is: a file, a directory with all below it, or - for standard input.
 
     PATH names the result. Without one, or with a slash at its end, SRC's own name is put inside (- needs a name).
-    What the peer has already is not sent; what was interrupted goes on where it was. Owners, extended attributes and
-    special files are not kept.
+    What the peer has already is not sent; what was interrupted goes on where it was. Content, permissions, times, links
+    and holes are kept; -a keeps owners, ACLs, extended attributes and special files too.
 
     \b
       dwcp send /srv/images node2:inbox            becomes inbox/images
@@ -60,11 +61,17 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
       pg_dump db | dwcp send - node2:inbox/db.sql
     """
     peer, path = split_remote(target)
+    tree = read(options)
     what: str | BinaryIO = _standard_input() if source == "-" else source
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.send(
-            what, path, delete=options["delete"], checksum=options["checksum"], on_progress=reporter.progress
+            what,
+            path,
+            delete=options["delete"],
+            checksum=options["checksum"],
+            tree=tree,
+            on_progress=reporter.progress,
         )
 
     reporter = make_reporter(source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=False)
@@ -84,11 +91,17 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
     single file to standard output once all of it is verified.
     """
     peer, path = split_remote(source)
+    tree = read(options)
     where: str | BinaryIO = _standard_output() if target == "-" else target
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.get(
-            path, where, delete=options["delete"], checksum=options["checksum"], on_progress=reporter.progress
+            path,
+            where,
+            delete=options["delete"],
+            checksum=options["checksum"],
+            tree=tree,
+            on_progress=reporter.progress,
         )
 
     reporter = make_reporter(

@@ -26,6 +26,7 @@ from dwcp.transfer.result import TransferResult
 from dwcp.transfer.session import Dialled, Standby, begin_session
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
+from dwcp.wire.tree import TreeOptions
 
 if TYPE_CHECKING:
     from dwcp.transfer.outbound import Order
@@ -39,6 +40,7 @@ MAX_LISTED = 1_000_000
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
 T = TypeVar("T")
+USUAL = TreeOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,14 @@ class Peer:
         *,
         delete: bool = False,
         checksum: Checksum = "xxh3",
+        tree: TreeOptions = USUAL,
         on_progress: OnProgress | None = None,
     ) -> TransferResult:
         """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, or whatever a stream yields.
 
         With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
-        `target` what the source does not have. `on_progress` is called from another thread, about 5 times a second.
+        `target` what the source does not have. `tree`: what else is kept, left out and told. `on_progress` is called
+        from another thread, about 5 times a second.
 
         Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
         StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
@@ -90,13 +94,13 @@ class Peer:
         if isinstance(source, str | os.PathLike):
             path = Path(source)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
-            order_source: Source = _tree_source(path)
+            order_source: Source = _tree_source(path, tree)
         else:
             if target.endswith("/") or "/" not in target:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
-        order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
+        order = self._order(remote, tree, delete=delete, checksum=checksum, source=order_source)
         try:
             return await self._run(order, on_progress)
         finally:
@@ -109,6 +113,7 @@ class Peer:
         *,
         delete: bool = False,
         checksum: Checksum = "xxh3",
+        tree: TreeOptions = USUAL,
         on_progress: OnProgress | None = None,
     ) -> TransferResult:
         """Makes the local `target` what `source` (EXPORT/PATH at the peer) is; the mirror of `send`.
@@ -119,12 +124,12 @@ class Peer:
         remote = _remote_path(source, None)
         if isinstance(target, str | os.PathLike):
             destination = _destination(os.fspath(target), remote)
-            order = self._order(remote, delete=delete, checksum=checksum, destination=destination)
+            order = self._order(remote, tree, delete=delete, checksum=checksum, destination=destination)
             return await self._run(order, on_progress)
         from dwcp.transfer.download import StreamDestination
 
         with StreamDestination(target) as stream:
-            order = self._order(remote, delete=False, checksum=checksum, destination=stream.destination)
+            order = self._order(remote, tree, delete=False, checksum=checksum, destination=stream.destination)
             result = await self._run(order, on_progress)
             await asyncio.to_thread(stream.copy)
             return result
@@ -142,6 +147,7 @@ class Peer:
     def _order(
         self,
         remote: bytes,
+        tree: TreeOptions,
         *,
         delete: bool,
         checksum: Checksum,
@@ -150,7 +156,7 @@ class Peer:
     ) -> Order:
         from dwcp.transfer.outbound import Order
 
-        return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
+        return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, tree, source, destination)
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
         from dwcp.transfer.outbound import Outbound
@@ -288,7 +294,7 @@ async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:
         raise
 
 
-def _tree_source(path: Path) -> TreeSource:
+def _tree_source(path: Path, tree: TreeOptions) -> TreeSource:
     from dwcp.transfer.source import TreeSource
 
     try:
@@ -296,11 +302,11 @@ def _tree_source(path: Path) -> TreeSource:
     except OSError as error:
         raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
-        return TreeSource(Root(path), ())
+        return TreeSource(Root(path), (), tree)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise UsageError(f"{str(path)!r} is a device, FIFO or socket; what it yields can be sent as a stream")
     absolute = _absolute(path)
-    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),))
+    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),), tree)
 
 
 def _absolute(path: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable
 
@@ -25,8 +24,6 @@ from dwcp.wire.paths import display
 
 SYNC_EACH = 4
 """Up to this many files are synced one by one, more of them with their file system as a whole (syncfs)."""
-MODE_BITS = 0o777
-"""What is taken over of a mode: set-user-id and its like would let a sender plant programs that run as their owner."""
 
 Acknowledge = Callable[[Incoming, list[tuple[int, int]]], None]
 Published = Callable[[list[Incoming]], None]
@@ -161,13 +158,3 @@ class Committer:
             self._staging.publish_part(file.part, name, directory)
         else:
             self._staging.publish(file.temporary, name, directory)
-
-
-def apply_metadata(fd: int, mode: int, mtime_ns: int) -> None:
-    """Mode and modification time, by descriptor. Raises OSError."""
-    os.fchmod(fd, mode & MODE_BITS)
-    os.utime(fd, ns=(mtime_ns, mtime_ns))
-
-
-def same_metadata(status: os.stat_result, mode: int, mtime_ns: int) -> bool:
-    return stat.S_IMODE(status.st_mode) == mode & MODE_BITS and status.st_mtime_ns == mtime_ns

@@ -36,6 +36,7 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
+from dwcp.wire.tree import TreeOptions
 
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
@@ -56,6 +57,7 @@ class Order:
     path: bytes
     delete: bool
     checksum: str
+    tree: TreeOptions
     source: Source | None = None
     destination: tuple[Path, Parts] | None = None
     """A directory, and the name below it."""
@@ -214,6 +216,11 @@ class Outbound:
         order, control, config = self._order, session.channel, self._node.config
         if order.checksum != XXH3.name and order.checksum not in session.features:
             raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
+        if "trees" not in session.features and order.tree != TreeOptions():
+            raise DwcpError(
+                f"{order.peer} is older than what was asked for: it keeps names, content, permissions and times, and "
+                f"knows neither filters nor dry runs; leave the options out, or upgrade it"
+            )
         rdma = self._node.rdma
         if rdma.required and not session.rdma:
             raise DwcpError(f"{rdma.problem() or f'{order.peer} does not offer RDMA'}, {REQUIRED}")
@@ -233,6 +240,7 @@ class Outbound:
             checksum=order.checksum,
             delta=config.compression.enable_delta_encoding,
             leaf_log=leaf,
+            tree=order.tree if "trees" in session.features else None,
         )
         control.send(request)
         return 1 << leaf
@@ -287,6 +295,7 @@ class Outbound:
             least_leaf=least_leaf,
             pool=node.pool,
             tally=node.tally,
+            tree=order.tree,
         )
 
     def _drive(self, engine: Sender | Receiver, session: Dialled) -> None:
@@ -337,7 +346,7 @@ class Outbound:
             deleted=engine.progress.deleted,
             streams=self._most_streams,
             sockets=self._sockets,
-            warnings=self._warnings,
+            warnings=[*self._warnings, *engine.progress.notes],
             errors=list(engine.progress.errors),
         )
         if result.errors:

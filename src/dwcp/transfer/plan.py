@@ -8,17 +8,19 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import Parts, Root, change_mode, open_regular
-from dwcp.files.scan import scan
+from dwcp.files import xattrs
+from dwcp.files.attributes import Attributes
+from dwcp.files.root import Parts, Root, open_regular
+from dwcp.files.scan import Scan
 from dwcp.files.staging import Staging, part_key
 from dwcp.hde.hashes import LEAF_SIZES, Hash
 from dwcp.store.journal import Journal
-from dwcp.transfer.commit import MODE_BITS, apply_metadata
 from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import PACK_FILE
 from dwcp.wire.messages import Entry
 from dwcp.wire.paths import check_link, check_relative, display
+from dwcp.wire.tree import NEW, SIZE, TIME
 
 
 class Plan(Enum):
@@ -35,14 +37,26 @@ class Planner:
     """`plan` is for one thread, `hash_what_is_here` and `open_part` for any."""
 
     def __init__(
-        self, root: Root, target: Parts, tree: TreeKeeper, staging: Staging, hash_: Hash, *, delta: bool
+        self,
+        root: Root,
+        target: Parts,
+        tree: TreeKeeper,
+        staging: Staging,
+        attributes: Attributes,
+        hash_: Hash,
+        *,
+        delta: bool,
+        compare: bool,
     ) -> None:
+        """`compare`: files are told apart by content, not by size and time."""
         self._root = root
         self._target = target
         self._tree = tree
         self._staging = staging
+        self._attributes = attributes
         self._hash = hash_
         self._delta = delta
+        self._compare = compare
         self._twins: dict[tuple[int, int], Parts] | None = None
 
     def close(self) -> None:
@@ -56,19 +70,24 @@ class Planner:
         """Raises OSError or a DwcpError when this one cannot be received."""
         entry, target = file.entry, file.target
         self._tree.keep(target)
+        if entry.type in ("file", "stream") and target:
+            return self._plan_file(file)
+        file.what = self._place(entry, target)
+        return Plan.DONE if file.what else Plan.UNCHANGED
+
+    def _place(self, entry: Entry, target: Parts) -> int:
+        """Makes something without content; bits of `Change.what`."""
         if entry.type == "dir":
-            return Plan.UNCHANGED if self._tree.place_directory(target, entry) else Plan.DONE
+            return self._tree.place_directory(target, entry)
         if not target:
             raise RefusedError("an export itself cannot be replaced by a file; name a path below it")
-        if entry.type == "symlink":
-            check_link(entry.link)
-            return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
             if not entry.link:
                 raise RefusedError(f"{display(entry.path)} is refused: a hard link needs the name of a file")
-            linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
-            return Plan.UNCHANGED if linked else Plan.DONE
-        return self._plan_file(file)
+            return self._tree.place_hardlink(target, self._target + check_relative(entry.link))
+        if entry.type == "symlink":
+            check_link(entry.link)
+        return self._tree.place_link_or_special(target, entry)
 
     def _plan_file(self, file: Incoming) -> Plan:
         entry, target = file.entry, file.target
@@ -82,15 +101,21 @@ class Planner:
             if stat.S_ISDIR(status.st_mode):
                 self._tree.make_room(status, name, parent, target)
             status = None
-        if status is not None and not file.is_stream and _same_version(status, entry):
-            if stat.S_IMODE(status.st_mode) == entry.mode & MODE_BITS:
+        file.what = self._differences(file, status, name, parent)
+        same_size = not file.what & (NEW | SIZE) and not file.is_stream
+        if same_size and (not entry.size or not (self._compare or file.what & TIME)):
+            if not file.what:
                 return Plan.UNCHANGED
-            change_mode(name, parent, entry.mode & MODE_BITS)
-            return Plan.DONE
+            if self._tree.adjust(name, parent, entry):
+                return Plan.DONE
+            # what has other names, perhaps outside of the export, is not changed under them but made anew
         if not entry.size and not file.is_stream:
             self._place_empty(entry, name, parent)
             return Plan.DONE
         if file.journalled and self._staging.has_part(self._key(file)):
+            return Plan.COMPARE
+        if self._compare and same_size:
+            file.base = target
             return Plan.COMPARE
         if entry.size > PACK_FILE and self._delta:
             file.base = target if status is not None and status.st_size else self._twin(entry)
@@ -101,17 +126,23 @@ class Planner:
     def _place_empty(self, entry: Entry, name: bytes, parent: int) -> None:
         temporary, fd = self._staging.create()
         try:
-            apply_metadata(fd, entry.mode, entry.mtime_ns)
+            self._attributes.apply(fd, entry)
         finally:
             os.close(fd)
         self._staging.publish(temporary, name, parent)
+
+    def _differences(self, file: Incoming, status: os.stat_result | None, name: bytes, parent: int) -> int:
+        if status is None:
+            return NEW
+        what = self._attributes.differences(file.entry, status, xattrs.below(parent, name))
+        return what | SIZE * (status.st_size != file.entry.size)
 
     def _twin(self, entry: Entry) -> Parts | None:
         """A large file below the target with the same size and time: most likely the same, before it was renamed."""
         if self._twins is None:
             self._twins = {}
             try:
-                for found in scan(self._root, self._target, _ignore):
+                for found in Scan(self._root, self._target, _ignore):
                     if stat.S_ISREG(found.stat.st_mode) and found.stat.st_size > PACK_FILE:
                         key = (found.stat.st_size, found.stat.st_mtime_ns)
                         self._twins[key] = self._target + check_relative(found.path)
@@ -204,11 +235,6 @@ def _covering(file: Incoming, leaf: int, size: int) -> range:
     """The leaves of `size` bytes that together hold `leaf`."""
     start = leaf * file.leaf_size
     return range(start // size, (start + file.leaf_bytes(leaf) - 1) // size + 1)
-
-
-def _same_version(status: os.stat_result, entry: Entry) -> bool:
-    """The quick check of rsync(1): size and modification time."""
-    return status.st_size == entry.size and status.st_mtime_ns == entry.mtime_ns
 
 
 def _ignore(problem: DwcpError) -> None:

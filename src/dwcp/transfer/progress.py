@@ -13,7 +13,7 @@ MAX_ERRORS = 1000
 
 class Progress:
     """Files and bytes of content. `unchanged` and `deleted` count names, `failures` those that failed; `errors` has a
-    line for each of the first MAX_ERRORS."""
+    line for each of the first MAX_ERRORS, `notes` for each kind of metadata that could not be kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,6 +22,7 @@ class Progress:
         self.deleted = 0
         self.failures = 0
         self.errors: list[str] = []
+        self.notes: list[str] = []
 
     def add(
         self,

@@ -15,13 +15,15 @@ from functools import partial
 import structlog
 
 from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, fault, from_code
+from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
+from dwcp.files.sparse import write_all, write_sparse
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs
 from dwcp.hde.hashes import HASHES, MAX_LEAF
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
 from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
-from dwcp.transfer.commit import Committer, apply_metadata
+from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.encoding import Baseline, decode_leaf
 from dwcp.transfer.engine import Engine
@@ -34,7 +36,9 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
+from dwcp.wire.tree import MAX_XATTRS_SIZE, TreeOptions, xattrs_size
 
+USUAL = TreeOptions()
 HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
 MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
@@ -60,8 +64,11 @@ class Receiver(Engine):
         least_leaf: int,
         pool: BufferPool,
         tally: Tally,
+        tree: TreeOptions = USUAL,
+        unprivileged: str = "",
     ) -> None:
-        """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
+        """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
+        the like are not to be kept, whatever `tree` asks for. Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
@@ -80,8 +87,18 @@ class Receiver(Engine):
             self._staging = Staging(root)
         except OSError as error:
             raise failure(error, "cannot write below", os.fsencode(root.path)) from error
-        self._tree = TreeKeeper(root, target, self._staging, delete=delete)
-        self._planner = Planner(root, target, self._tree, self._staging, self._hash, delta=delta)
+        self._attributes = Attributes(tree.keep, privileged=not unprivileged, why_not=unprivileged)
+        self._tree = TreeKeeper(root, target, self._staging, self._attributes, delete=delete)
+        self._planner = Planner(
+            root,
+            target,
+            self._tree,
+            self._staging,
+            self._attributes,
+            self._hash,
+            delta=delta,
+            compare=tree.compare,
+        )
         self._committer = Committer(
             root,
             self._staging,
@@ -197,6 +214,8 @@ class Receiver(Engine):
             raise ProtocolError("the peer lost count of its files")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
         self._check(entries)
+        if not self._attributes.learn(message.users, message.groups):
+            raise ProtocolError("the peer names more users or groups than are allowed")
         with self._condition:
             self._unsettled += sum(weight(entry, self._least_leaf) for entry in entries)
             if self._unsettled > MAX_UNSETTLED_AT_ONCE:
@@ -212,6 +231,8 @@ class Receiver(Engine):
         for entry in entries:
             if entry.size > (m.MAX_FILE if entry.type == "file" else 0):
                 raise ProtocolError(f"the peer announces a {entry.type} of {entry.size} bytes")
+            if xattrs_size(entry) > MAX_XATTRS_SIZE:
+                raise ProtocolError("the peer announces more extended attributes of one name than are allowed")
         if self._is_stream or (len(entries) + self._announced > 1 and any(e.type == "stream" for e in entries)):
             raise ProtocolError("the peer announces something beside a stream, which comes alone")
         self._is_stream = entries[0].type == "stream"
@@ -223,6 +244,7 @@ class Receiver(Engine):
                 return
             file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size, self._least_leaf)
             self._files[number] = file
+            self._attributes.note_what_is_lost(entry)
             try:
                 plan = self._planner.plan(file)
             except DwcpError as error:
@@ -447,7 +469,13 @@ class Receiver(Engine):
         if block.codec == codecs.ZERO.id and not block.ops and fresh and not file.settled[block.leaf]:
             # nothing was ever written there: the hole reads as zeros
             return
-        write_all(fd, content, block.leaf * file.leaf_size)
+        self._put(file, fd, content, block.leaf * file.leaf_size, fresh=fresh and not file.settled[block.leaf])
+
+    def _put(self, file: Incoming, fd: int, content: memoryview, offset: int, *, fresh: bool) -> None:
+        if file.entry.sparse:
+            write_sparse(fd, content, offset, fresh=fresh)
+        else:
+            write_all(fd, content, offset)
 
     def _open_for_writing(self, file: Incoming) -> tuple[int, bool]:
         """(descriptor, whether nothing was in it when this transfer began)."""
@@ -485,8 +513,10 @@ class Receiver(Engine):
     def _write_small(self, file: Incoming, content: memoryview) -> None:
         file.temporary, fd = self._staging.create()
         try:
-            write_all(fd, content, 0)
-            apply_metadata(fd, file.entry.mode, file.entry.mtime_ns)
+            self._put(file, fd, content, 0, fresh=True)
+            if file.entry.sparse:
+                os.ftruncate(fd, len(content))
+            self._attributes.apply(fd, file.entry)
         finally:
             os.close(fd)
         self._committer.ready(file)
@@ -524,7 +554,7 @@ class Receiver(Engine):
             os.ftruncate(fd, file.size)
             if file.is_stream:
                 self._check_end(file, fd)
-            apply_metadata(fd, file.entry.mode, time.time_ns() if file.is_stream else file.entry.mtime_ns)
+            self._attributes.apply(fd, file.entry, mtime_ns=time.time_ns() if file.is_stream else None)
         except DwcpError as error:
             self._fail(file, error)
             return
@@ -548,11 +578,13 @@ class Receiver(Engine):
             file.base == file.target
             and file.base_size == file.size
             and all(origin == BASELINE for origin in file.origin)
+            # what has other names, perhaps outside of the export, is not changed under them
+            and os.fstat(self._base_fd(file)).st_nlink == 1
         )
 
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
-        apply_metadata(self._base_fd(file), file.entry.mode, file.entry.mtime_ns)
+        self._attributes.apply(self._base_fd(file), file.entry)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
         self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
@@ -566,7 +598,7 @@ class Receiver(Engine):
                 raise TemporaryError(
                     f"{display(b'/'.join(file.target))} changed at the receiver while it was replaced; send it again"
                 )
-            write_all(fd, view, leaf * file.leaf_size)
+            self._put(file, fd, view, leaf * file.leaf_size, fresh=file.part is None or file.part.fresh)
         file.arrived(leaf, digest)
 
     def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
@@ -612,16 +644,11 @@ class Receiver(Engine):
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
-        message = m.Finished(deleted=self._tree.deleted, verified=self.verified, errors=problems[:64])
+        self.progress.notes = self._attributes.notes()
+        message = m.Finished(
+            deleted=self._tree.deleted, verified=self.verified, errors=problems[:64], notes=self.progress.notes
+        )
         with self._condition:
             # the peer leaves as soon as it has this, which must not look like a peer that left too early
             self._control.send(message)
             self._finish()
-
-
-def write_all(fd: int, content: memoryview, offset: int) -> None:
-    """Raises OSError."""
-    while content:
-        written = os.pwrite(fd, content, offset)
-        content = content[written:]
-        offset += written

@@ -53,6 +53,7 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
+from dwcp.wire.tree import xattrs_size
 
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
@@ -156,7 +157,7 @@ class Sender(Engine):
             if self.finished.is_set():
                 return
             batch.append(entry)
-            size += len(entry.path) + len(entry.link) + 64
+            size += len(entry.path) + len(entry.link) + xattrs_size(entry) + 64
             heft += weight(entry, self._least_leaf)
             if heft >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._announce(batch)
@@ -182,7 +183,9 @@ class Sender(Engine):
                 bytes_total=sum(entry.size for entry in entries),
             )
         plain = m.encode_entries(entries)
-        self._control.send(m.Entries(first=first, count=len(entries), size=len(plain)), codecs.encode_names(plain))
+        users, groups = self._source.identities(entries)
+        message = m.Entries(first=first, count=len(entries), size=len(plain), users=users, groups=groups)
+        self._control.send(message, codecs.encode_names(plain))
 
     # -- what the receiver says ----------------------------------------------------------------------------------------
 
@@ -212,6 +215,7 @@ class Sender(Engine):
                 self.progress.deleted = message.deleted
                 for line in message.errors:
                     self._failed(line)
+                self.progress.notes = message.notes
                 self.verified = message.verified and not self.progress.errors
                 self._finish()
             case _:

@@ -27,6 +27,7 @@ from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import RDMA
 from dwcp.wire.paths import STAGING, check_relative, display
+from dwcp.wire.tree import TreeOptions
 
 OVERTAKEN = 5.0
 """Seconds that a data connection may be ahead of the control connection: some retransmissions of a lost segment."""
@@ -269,6 +270,8 @@ class ServedSession:
 
     def _receiver(self, request: m.Open) -> Receiver:
         root, target = self._locate(request.path, write=True)
+        name = request.path.partition(b"/")[0]
+        privileged = self._node.config.storage.exports[os.fsdecode(name)].privileged
         try:
             return Receiver(
                 root,
@@ -280,6 +283,8 @@ class ServedSession:
                 least_leaf=1 << request.leaf_log,
                 pool=self._node.pool,
                 tally=self._node.tally,
+                tree=request.tree or TreeOptions(),
+                unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
             )
         except DwcpError:
             root.close()
@@ -292,7 +297,7 @@ class ServedSession:
         except OSError as error:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
-        self._source = TreeSource(root, target)
+        self._source = TreeSource(root, target, request.tree or TreeOptions())
         return Sender(
             self._source,
             self._channel,

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from functools import partial
 
 import xxhash
+from msgspec.structs import replace
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import FATAL, Directories, Parts, Root, change_mode, failure
+from dwcp.files import special, xattrs
+from dwcp.files.attributes import Attributes
+from dwcp.files.root import FATAL, Directories, Parts, Root, failure, held_name
 from dwcp.files.staging import Staging
-from dwcp.transfer.commit import MODE_BITS, apply_metadata, same_metadata
 from dwcp.wire.messages import Entry
 from dwcp.wire.paths import STAGING, display
+from dwcp.wire.tree import CONTENT, NEW, TIME
 
 OWNER_ALL = 0o700
 """What its owner must be able to do with a directory while it is filled; its own mode follows at the end."""
@@ -24,10 +27,11 @@ OWNER_ALL = 0o700
 class TreeKeeper:
     """For one thread. `target` is where the tree's own root goes, below `root`."""
 
-    def __init__(self, root: Root, target: Parts, staging: Staging, *, delete: bool) -> None:
+    def __init__(self, root: Root, target: Parts, staging: Staging, attributes: Attributes, *, delete: bool) -> None:
         self._root = root
         self._target = target
         self._staging = staging
+        self._attributes = attributes
         self._delete = delete
         self._directories = Directories(root)
         self._filled: list[tuple[Parts, Entry]] = []
@@ -48,55 +52,82 @@ class TreeKeeper:
         if self._delete:
             self._kept.add(_mark(target))
 
-    def place_directory(self, target: Parts, entry: Entry) -> bool:
-        """Makes it, or takes the one that is there; true when nothing had to change. Raises OSError, RefusedError."""
-        unchanged = bool(target) and self._place_directory(target, entry)
-        self._filled.append((target, entry))
-        return unchanged
+    def place_directory(self, target: Parts, entry: Entry) -> int:
+        """Makes it, or takes the one that is there. Bits of `Change.what`. Raises OSError, RefusedError."""
+        if target:
+            what = self._place_directory(target, entry)
+        else:
+            what = self._attributes.differences(entry, os.fstat(self._root.fd), xattrs.held(self._root.fd))
+            if what & ~TIME:
+                self._attributes.apply(self._root.fd, entry, mode=OWNER_ALL)
+        # until the end only mode and time are of interest
+        self._filled.append((target, replace(entry, xattrs=[]) if entry.xattrs else entry))
+        return what
 
-    def _place_directory(self, target: Parts, entry: Entry) -> bool:
+    def _place_directory(self, target: Parts, entry: Entry) -> int:
         parent, name = self.held(target[:-1]), target[-1]
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
-            os.mkdir(name, (entry.mode | OWNER_ALL) & MODE_BITS, dir_fd=parent)
-            return False
-        if not stat.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=parent)
-            os.mkdir(name, (entry.mode | OWNER_ALL) & MODE_BITS, dir_fd=parent)
-            return False
-        if status.st_mode & OWNER_ALL != OWNER_ALL:
-            change_mode(name, parent, stat.S_IMODE(status.st_mode) | OWNER_ALL)
-        return same_metadata(status, entry.mode, entry.mtime_ns)
+            what = NEW
+        else:
+            if stat.S_ISDIR(status.st_mode):
+                what = self._attributes.differences(entry, status, xattrs.below(parent, name))
+            else:
+                os.unlink(name, dir_fd=parent)
+                what = NEW
+        if what & NEW:
+            os.mkdir(name, OWNER_ALL, dir_fd=parent)
+        elif status.st_mode & OWNER_ALL == OWNER_ALL and not what & ~TIME:
+            return what
+        with held_name(name, parent, directory=True) as fd:
+            self._attributes.apply(fd, entry, mode=OWNER_ALL)
+        return what
 
-    def place_symlink(self, target: Parts, entry: Entry) -> bool:
-        """Makes it under its name in one step; true when it was there. Raises OSError, RefusedError."""
+    def place_link_or_special(self, target: Parts, entry: Entry) -> int:
+        """Makes a symlink, FIFO, socket or device under its name in one step, where it is not there. Bits of
+        `Change.what`. Raises OSError, RefusedError."""
         parent, name = self.held(target[:-1]), target[-1]
+        what = NEW
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == entry.link:
-                if status.st_mtime_ns == entry.mtime_ns:
-                    return True
-                os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-                return False
+            if special.is_as_announced(entry, status, name, parent):
+                what = self._attributes.differences(entry, status, xattrs.below(parent, name))
+                if not what or self.adjust(name, parent, entry):
+                    return what
+            else:
+                what = CONTENT
             self.make_room(status, name, parent, target)
         except FileNotFoundError:
             pass
         temporary = self._staging.new_name()
-        os.symlink(entry.link, temporary, dir_fd=self._staging.fd)
-        times = (entry.mtime_ns, entry.mtime_ns)
-        os.utime(temporary, ns=times, dir_fd=self._staging.fd, follow_symlinks=False)
+        special.make(entry, temporary, self._staging.fd, self._attributes)
+        with held_name(temporary, self._staging.fd) as fd:
+            self._attributes.apply(fd, entry)
         self._staging.publish(temporary, name, parent)
-        return False
+        return what
 
-    def place_hardlink(self, target: Parts, first: Parts) -> bool:
-        """Remembers it: the first name may not be there yet, or be replaced soon. True when the link stands now."""
+    def adjust(self, name: bytes, parent: int, entry: Entry) -> bool:
+        """Gives what is there the metadata that was announced. False for what has other names too: they may be outside
+        of the export. Raises OSError, RefusedError."""
+        with held_name(name, parent) as fd:
+            if os.fstat(fd).st_nlink > 1:
+                return False
+            self._attributes.apply(fd, entry)
+            return True
+
+    def place_hardlink(self, target: Parts, first: Parts) -> int:
+        """Remembers it: the first name may not be there yet, or be replaced soon. 0 when the link stands now."""
         self._hardlinks.append((target, first))
         try:
-            one, other = self._root.stat(target), self._root.stat(first)
+            one = self._root.stat(target)
         except OSError:
-            return False
-        return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+            return NEW
+        try:
+            other = self._root.stat(first)
+        except OSError:
+            return CONTENT
+        return CONTENT * ((one.st_dev, one.st_ino) != (other.st_dev, other.st_ino))
 
     def finish(self, *, complete: bool) -> list[str]:
         """Links, deletions (only when the source was listed and received completely), then modes and times of
@@ -176,8 +207,7 @@ class TreeKeeper:
     def _settle(self, target: Parts, entry: Entry) -> None:
         fd = self._root.open_directory(target)
         try:
-            if not same_metadata(os.fstat(fd), entry.mode, entry.mtime_ns):
-                apply_metadata(fd, entry.mode, entry.mtime_ns)
+            self._attributes.settle(fd, entry)
         finally:
             os.close(fd)
 

@@ -31,7 +31,7 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", "trees")
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""

@@ -17,6 +17,9 @@ from msgspec import Meta, Struct
 from typing_extensions import Buffer
 
 from dwcp.errors import ProtocolError
+from dwcp.wire.tree import MAX_FILE as MAX_FILE
+from dwcp.wire.tree import Change, Count, Identities, Index, PathBytes, Time, TreeOptions
+from dwcp.wire.tree import Entry as Entry
 
 VERSION = 1
 
@@ -24,23 +27,17 @@ MAX_TEXT = 1024
 MAX_ERROR_TEXT = 4096
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
-PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 Run: TypeAlias = tuple[Index, Index]
 MAX_RUNS = 8192
 """Of [first, count] pairs in one list: two such lists still fit a head."""
 Runs: TypeAlias = Annotated[list[Run], Meta(max_length=MAX_RUNS)]
 
-MAX_FILE = 2**44
-"""16 TiB: 2**20 leaves of the largest size, so that the digests of a file fit one body."""
 MAX_STREAMS = 1024
 """Data connections of a session at one time, what `transport.max_streams` may be set to: each costs a thread."""
 MAX_ENTRIES = 512
@@ -194,6 +191,8 @@ class Open(Message):
     delta: bool = True
     leaf_log: Annotated[int, Meta(ge=17, le=24)] = 20
     """Binary logarithm of the least leaf size: small where a leaf would keep one of many slow streams busy for long."""
+    tree: TreeOptions | None = None
+    """Only to a peer with the feature `trees`."""
 
 
 class Opened(Message):
@@ -203,18 +202,6 @@ class Opened(Message):
 # -- sender to receiver ------------------------------------------------------------------------------------------------
 
 
-class Entry(Struct, frozen=True, omit_defaults=True):
-    """One name of the tree. `path` is relative to what was opened; empty for that itself."""
-
-    path: PathBytes
-    type: Annotated[str, Meta(pattern="^(file|dir|symlink|hardlink|stream)$")]
-    mode: Index = 0
-    mtime_ns: Time = 0
-    size: Annotated[int, Meta(ge=0, le=MAX_FILE)] = 0
-    link: PathBytes = b""
-    """Target of a symlink; path of the first name of a hardlink."""
-
-
 class Entries(Message):
     """The body is a zstd frame of `size` bytes of MessagePack: an array of entries, numbered from `first`."""
 
@@ -222,6 +209,9 @@ class Entries(Message):
     first: Index
     count: Annotated[int, Meta(ge=1, le=MAX_ENTRIES)]
     size: Annotated[int, Meta(ge=1, le=MAX_ENTRIES_SIZE)]
+    users: Identities = []
+    """Names of users that these entries are the first to mention."""
+    groups: Identities = []
 
 
 class Scanned(Message):
@@ -369,9 +359,19 @@ class Finished(Message):
     verified: bool
     errors: Annotated[list[Text], Meta(max_length=64)] = []
     """What failed after the files were done: links, deletions, times of directories."""
+    notes: Annotated[list[Text], Meta(max_length=64)] = []
+    """What of the metadata could not be kept."""
 
     def __post_init__(self) -> None:
         self.errors = [printable(line, MAX_TEXT) for line in self.errors]
+        self.notes = [printable(line, MAX_TEXT) for line in self.notes]
+
+
+class Changes(Message):
+    """What the receiver changes, where the transfer was asked to tell."""
+
+    kind = 40
+    changes: Annotated[list[Change], Meta(max_length=MAX_ENTRIES)]
 
 
 MESSAGES: dict[int, type[Message]] = {
@@ -381,7 +381,7 @@ MESSAGES: dict[int, type[Message]] = {
         *(Error, Ping, Pong, Bye),
         *(List, Listing, Open, Opened),
         *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
-        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
+        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
     )
 }
 
