@@ -65,6 +65,9 @@ class Reporter:
     def done(self, result: TransferResult) -> None:
         """It went well."""
 
+    def warning(self, line: str) -> None:
+        """Something is not as it was asked for, and nothing failed."""
+
     def failed_file(self, line: str) -> None:
         """One of the files did not arrive."""
 
@@ -83,9 +86,12 @@ class LineReporter(Reporter):
             self.tell(describe(status))
 
     def done(self, result: TransferResult) -> None:
-        for warning in result.warnings:
-            click.echo(f"warning: {warning}", err=True)
+        for line in result.warnings:
+            self.warning(line)
         self.tell(f"{self.source} -> {self.target}: {summary(result)}")
+
+    def warning(self, line: str) -> None:
+        click.echo(f"warning: {line}", err=True)
 
     def failed_file(self, line: str) -> None:
         click.echo(f"failed: {line}", err=True)
@@ -157,8 +163,8 @@ class JsonReporter(Reporter):
         )
 
     def done(self, result: TransferResult) -> None:
-        for warning in result.warnings:
-            self._event("warning", message=warning)
+        for line in result.warnings:
+            self.warning(line)
         self._event(
             "done",
             files=result.files,
@@ -171,6 +177,9 @@ class JsonReporter(Reporter):
             streams=result.streams,
             sockets=result.sockets,
         )
+
+    def warning(self, line: str) -> None:
+        self._event("warning", message=line)
 
     def failed_file(self, line: str) -> None:
         self._event("file-error", message=line)

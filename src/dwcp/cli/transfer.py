@@ -133,6 +133,8 @@ def _run(config: Config, peer: str, reporter: Reporter, act: Act, ahead: int) ->
             reporter.done(result)
     except PartialError as error:
         if isinstance(error.result, TransferResult):
+            for line in error.result.warnings:
+                reporter.warning(line)
             for line in error.result.errors:
                 reporter.failed_file(line)
         reporter.error(error)

@@ -144,5 +144,5 @@ class Attributes:
         with self._lock:
             return [
                 f"{what} of {count} names are not kept: {why}; the first: {display(first)}"
-                for (what, why), (count, first) in self._notes.items()
+                for (what, why), (count, first) in sorted(self._notes.items())
             ]
