@@ -1,4 +1,4 @@
-"""What `-a` keeps: owners, all mode bits, ACLs, extended attributes, special files, holes; and what it says where not."""
+"""What `-a` keeps: owners, all mode bits, ACLs, extended attributes, special files, holes; and what it says if not."""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ BEYOND = 0o7000
 """Set-user-id, set-group-id, sticky: they would let a sender plant programs that run as their owner."""
 UNCHANGED = -1
 """For chown(2)."""
+NOBODY = 2**32 - 1
+"""The same number without a sign: nobody has it."""
 
 
 class Attributes:
@@ -55,12 +57,12 @@ class Attributes:
         return entry.mode & bits
 
     def _user(self, entry: Entry) -> int:
-        if "owner" not in self._keep or entry.uid is None or not self.full:
+        if "owner" not in self._keep or entry.uid in (None, NOBODY) or not self.full:
             return UNCHANGED
         return self._mapping.user(entry.uid)
 
     def _group(self, entry: Entry) -> int:
-        if "group" not in self._keep or entry.gid is None:
+        if "group" not in self._keep or entry.gid in (None, NOBODY):
             return UNCHANGED
         group = self._mapping.group(entry.gid)
         return group if self.full or (os.geteuid() != 0 and group in self._groups) else UNCHANGED

@@ -103,10 +103,10 @@ class Planner:
             status = None
         file.what = self._differences(file, status, name, parent)
         same_size = not file.what & (NEW | SIZE) and not file.is_stream
-        if same_size and (not entry.size or not (self._compare or file.what & TIME)):
+        if status is not None and same_size and (not entry.size or not (self._compare or file.what & TIME)):
             if not file.what:
                 return Plan.UNCHANGED
-            if self._tree.adjust(name, parent, entry):
+            if self._tree.adjust(name, parent, entry, status):
                 return Plan.DONE
             # what has other names, perhaps outside of the export, is not changed under them but made anew
         if not entry.size and not file.is_stream:

@@ -93,7 +93,7 @@ class TreeKeeper:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if special.is_as_announced(entry, status, name, parent):
                 what = self._attributes.differences(entry, status, xattrs.below(parent, name))
-                if not what or self.adjust(name, parent, entry):
+                if not what or self.adjust(name, parent, entry, status):
                     return what
             else:
                 what = CONTENT
@@ -107,11 +107,14 @@ class TreeKeeper:
         self._staging.publish(temporary, name, parent)
         return what
 
-    def adjust(self, name: bytes, parent: int, entry: Entry) -> bool:
-        """Gives what is there the metadata that was announced. False for what has other names too: they may be outside
-        of the export. Raises OSError, RefusedError."""
+    def adjust(self, name: bytes, parent: int, entry: Entry, seen: os.stat_result) -> bool:
+        """Gives what was `seen` there the metadata that was announced. False for what has other names too: they may be
+        outside of the export. Raises OSError; RefusedError also where something else is there now."""
         with held_name(name, parent) as fd:
-            if os.fstat(fd).st_nlink > 1:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
+                raise RefusedError(f"{display(entry.path)} was replaced by something else just now; send it again")
+            if status.st_nlink > 1:
                 return False
             self._attributes.apply(fd, entry)
             return True
