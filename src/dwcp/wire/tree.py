@@ -88,7 +88,7 @@ class TreeOptions(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Owners by number; else by name, where the receiver has a user or group of that name."""
     compare: bool = False
     """Files are compared by content, not by size and time."""
-    filters: Annotated[list[Annotated[str, Meta(max_length=MAX_FILTER)]], Meta(max_length=MAX_FILTERS)] = []
+    filters: Annotated[list[Annotated[bytes, Meta(max_length=MAX_FILTER)]], Meta(max_length=MAX_FILTERS)] = []
     """Rules in the syntax of rsync's --filter, the first that matches decides: see `dwcp.filters`."""
     ignore_files: bool = True
     """`.dwcpignore` in a directory of the source leaves out what it names."""
