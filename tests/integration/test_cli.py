@@ -112,7 +112,7 @@ def test_version() -> None:
         (["send", "a", ":inbox"], "names no peer"),
         (["ls", "node2"], "'node2' names no peer"),
         (["send", "--nope", "a", "b:c"], "No such option"),
-        (["send", "--checksum", "md5", "a", "b:c"], "'md5' is not one of 'xxh3', 'blake3'"),
+        (["send", "--hash", "md5", "a", "b:c"], "'md5' is not one of 'xxh3', 'blake3'"),
         (["ping", "-c", "0", "node2"], "0 is not in the range"),
         (["send", "--config", "/no/such/file", "a", "b:c"], "/no/such/file: no such file"),
         (["send", "--set", "nope", "a", "b:c"], "--set nope: write KEY=VALUE"),

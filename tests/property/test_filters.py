@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dwcp.errors import UsageError
 from dwcp.filters.pattern import Pattern
-from dwcp.filters.rules import Level, Parser, merge_names, top_level
+from dwcp.filters.rules import Item, Level, Parser, merge_names, top_level
 from tests.rsync import needs_rsync
 
 # -- the dumb twin -----------------------------------------------------------------------------------------------------
@@ -251,7 +251,8 @@ def test_files_given_to_options_are_read_as_rsync_reads_them(tmp_path: Path, tre
     }
     for option, content in cases.items():
         (tmp_path / "file").write_bytes(content)
-        items = Parser().patterns(option == b"--include-from", content, b"file")
+        items: list[Item] = []
+        Parser().add_patterns(items, option == b"--include-from", content, b"file")
         level = top_level([*(item.text for item in items), b"- /b/"], ignore_files=False, at_sender=True)
         assert level is not None
         given_to_rsync = [option + b"=" + os.fsencode(tmp_path / "file"), b"--exclude=/b/"]

@@ -10,18 +10,19 @@ from dwcp.files.attributes import Attributes
 from dwcp.wire.paths import display
 from dwcp.wire.tree import Entry
 
-_KINDS = {"symlink": stat.S_IFLNK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK}
+KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+}
+"""Types of entries, by what stat(2) calls them."""
 _DEVICES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK}
 MAX_MAJOR, MAX_MINOR = 2**12 - 1, 2**20 - 1
 """Of Linux's dev_t (linux/kdev_t.h)."""
-
-
-def is_as_announced(entry: Entry, status: os.stat_result, name: bytes, parent: int) -> bool:
-    """Whether what is there is of the same kind, with the same target or numbers. Raises OSError."""
-    kind = stat.S_IFMT(status.st_mode)
-    if entry.type in _DEVICES:
-        return kind == _DEVICES[entry.type] and (os.major(status.st_rdev), os.minor(status.st_rdev)) == entry.device
-    return kind == _KINDS[entry.type] and (kind != stat.S_IFLNK or os.readlink(name, dir_fd=parent) == entry.link)
 
 
 def make(entry: Entry, name: bytes, parent: int, attributes: Attributes) -> None:
@@ -30,7 +31,7 @@ def make(entry: Entry, name: bytes, parent: int, attributes: Attributes) -> None
         os.symlink(entry.link, name, dir_fd=parent)
         return
     if entry.type not in _DEVICES:
-        os.mknod(name, _KINDS[entry.type] | 0o600, dir_fd=parent)
+        os.mknod(name, (stat.S_IFIFO if entry.type == "fifo" else stat.S_IFSOCK) | 0o600, dir_fd=parent)
         return
     if not attributes.full:
         raise RefusedError(f"the device {display(entry.path)} is not made: {attributes.why_not}")

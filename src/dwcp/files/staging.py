@@ -138,6 +138,25 @@ class Staging:
             return
 
 
+class NoStaging(Staging):
+    """Of a rehearsal: nothing is there, and nothing is made."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+
+    def close(self) -> None:
+        pass
+
+    def has_part(self, key: str) -> bool:
+        return False
+
+    def sync(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
+
+
 def part_key(target: bytes, size: int, mtime_ns: int, checksum: str) -> str:
     """32 hexadecimal digits that name the part of this version of this file."""
     return xxhash.xxh3_128_hexdigest(b"\0".join([target, b"%d" % size, b"%d" % mtime_ns, checksum.encode()]))

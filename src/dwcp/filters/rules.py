@@ -98,8 +98,12 @@ class Parser:
         """Of the command line, or what it becomes on the wire. Raises UsageError."""
         items: list[Item] = []
         for line in lines:
-            self._add(items, line, Form(), b"", 0)
+            self.add(items, line)
         return items
+
+    def add(self, items: list[Item], line: bytes) -> None:
+        """One more rule, or what it makes of those before it. Raises UsageError."""
+        self._add(items, line, Form(), b"", 0)
 
     def file(self, content: bytes, form: Form, *, base: bytes, where: bytes) -> tuple[list[Rule], bool]:
         """Of a dir-merge file in the directory `base`, and whether it forgets those of the directories above. `where`
@@ -111,17 +115,13 @@ class Parser:
             raise UsageError(f"{display(where)}: a dir-merge rule cannot stand in a file that a dir-merge names")
         return found, any(line.strip() in (b"!", b"clear") for line in content.splitlines())
 
-    def pattern(self, include: bool, text: bytes) -> list[Item]:
-        """Of --include and --exclude: a pattern, or with `+ ` or `- ` in front a rule of that kind."""
-        items: list[Item] = []
+    def add_pattern(self, items: list[Item], include: bool, text: bytes) -> None:
+        """Of --include and --exclude: a pattern, or a rule where `+ ` or `- ` is in front. Raises UsageError."""
         self._add(items, text, Form(prefix=b"+" if include else b"-", loose=True), b"", 0)
-        return items
 
-    def patterns(self, include: bool, content: bytes, where: bytes) -> list[Item]:
-        """Of --include-from and --exclude-from."""
-        items: list[Item] = []
+    def add_patterns(self, items: list[Item], include: bool, content: bytes, where: bytes) -> None:
+        """Of --include-from and --exclude-from. Raises UsageError."""
         self._add_file(items, content, Form(prefix=b"+" if include else b"-", loose=True), b"", 0, where)
-        return items
 
     def _add_file(self, items: list[Item], content: bytes, form: Form, base: bytes, depth: int, where: bytes) -> None:
         if depth > MAX_DEPTH:

@@ -36,7 +36,7 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
-from dwcp.wire.tree import TreeOptions
+from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
@@ -58,6 +58,7 @@ class Order:
     delete: bool
     checksum: str
     tree: TreeOptions
+    on_change: Callable[[Change], None] | None
     source: Source | None = None
     destination: tuple[Path, Parts] | None = None
     """A directory, and the name below it."""
@@ -281,6 +282,8 @@ class Outbound:
                 pool=node.pool,
                 tally=node.tally,
                 idle_seconds=node.config.transport.read_timeout / LIVELY,
+                pretend=order.tree.dry_run,
+                tell=self._tell,
             )
         if order.destination is None:
             raise DwcpError("an order needs a source or a destination")
@@ -296,7 +299,13 @@ class Outbound:
             pool=node.pool,
             tally=node.tally,
             tree=order.tree,
+            tell=self._tell,
         )
+
+    def _tell(self, changes: list[Change]) -> None:
+        if self._order.on_change is not None:
+            for change in changes:
+                self._order.on_change(change)
 
     def _drive(self, engine: Sender | Receiver, session: Dialled) -> None:
         """Feeds the engine from the control connection until it has finished, while another thread keeps streams."""

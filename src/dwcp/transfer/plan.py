@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from enum import Enum, auto
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files import xattrs
 from dwcp.files.attributes import Attributes
 from dwcp.files.root import Parts, Root, open_regular
 from dwcp.files.scan import Scan
@@ -16,11 +16,12 @@ from dwcp.files.staging import Staging, part_key
 from dwcp.hde.hashes import LEAF_SIZES, Hash
 from dwcp.store.journal import Journal
 from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
+from dwcp.transfer.look import look
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import PACK_FILE
 from dwcp.wire.messages import Entry
 from dwcp.wire.paths import check_link, check_relative, display
-from dwcp.wire.tree import NEW, SIZE, TIME
+from dwcp.wire.tree import NEW, SENT, SIZE, TIME
 
 
 class Plan(Enum):
@@ -47,8 +48,9 @@ class Planner:
         *,
         delta: bool,
         compare: bool,
+        pretend: bool,
     ) -> None:
-        """`compare`: files are told apart by content, not by size and time."""
+        """`compare`: files are told apart by content, not by size and time. `pretend`: nothing is made."""
         self._root = root
         self._target = target
         self._tree = tree
@@ -57,6 +59,7 @@ class Planner:
         self._hash = hash_
         self._delta = delta
         self._compare = compare
+        self._pretend = pretend
         self._twins: dict[tuple[int, int], Parts] | None = None
 
     def close(self) -> None:
@@ -70,6 +73,8 @@ class Planner:
         """Raises OSError or a DwcpError when this one cannot be received."""
         entry, target = file.entry, file.target
         self._tree.keep(target)
+        if self._pretend:
+            return self._rehearse(file)
         if entry.type in ("file", "stream") and target:
             return self._plan_file(file)
         file.what = self._place(entry, target)
@@ -89,19 +94,37 @@ class Planner:
             check_link(entry.link)
         return self._tree.place_link_or_special(target, entry)
 
+    def _rehearse(self, file: Incoming) -> Plan:
+        """What `plan` would do. Raises OSError, RefusedError."""
+        entry, target = file.entry, file.target
+        if entry.type == "hardlink":
+            file.what = self._tree.link_difference(target, self._target + check_relative(entry.link))
+        elif not target:
+            file.what = self._tree.root_differences(entry)
+        else:
+            try:
+                with self._root.directory(target[:-1]) as parent:
+                    file.what, _ = look(entry, target[-1], parent, self._attributes)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                # a directory of its path is still to be made
+                file.what = NEW
+        if entry.type in ("file", "stream"):
+            if self._compare and entry.size and not file.what & (NEW | SIZE):
+                file.base = target
+                return Plan.COMPARE
+            file.what |= SENT * bool(file.what & (NEW | SIZE | TIME))
+        return Plan.DONE if file.what else Plan.UNCHANGED
+
     def _plan_file(self, file: Incoming) -> Plan:
         entry, target = file.entry, file.target
         parent, name = self._tree.held(target[:-1]), target[-1]
-        status = None
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        if status is not None and not stat.S_ISREG(status.st_mode):
-            if stat.S_ISDIR(status.st_mode):
-                self._tree.make_room(status, name, parent, target)
+        what, status = look(entry, name, parent, self._attributes)
+        if what & NEW:
+            self._tree.make_room(status, target)
             status = None
-        file.what = self._differences(file, status, name, parent)
+        file.what = what
         same_size = not file.what & (NEW | SIZE) and not file.is_stream
         if status is not None and same_size and (not entry.size or not (self._compare or file.what & TIME)):
             if not file.what:
@@ -110,7 +133,8 @@ class Planner:
                 return Plan.DONE
             # what has other names, perhaps outside of the export, is not changed under them but made anew
         if not entry.size and not file.is_stream:
-            self._place_empty(entry, name, parent)
+            self._place_empty(entry, name, parent, target)
+            file.what |= SENT
             return Plan.DONE
         if file.journalled and self._staging.has_part(self._key(file)):
             return Plan.COMPARE
@@ -123,19 +147,13 @@ class Planner:
                 return Plan.COMPARE
         return Plan.WHOLE
 
-    def _place_empty(self, entry: Entry, name: bytes, parent: int) -> None:
+    def _place_empty(self, entry: Entry, name: bytes, parent: int, target: Parts) -> None:
         temporary, fd = self._staging.create()
         try:
             self._attributes.apply(fd, entry)
         finally:
             os.close(fd)
-        self._staging.publish(temporary, name, parent)
-
-    def _differences(self, file: Incoming, status: os.stat_result | None, name: bytes, parent: int) -> int:
-        if status is None:
-            return NEW
-        what = self._attributes.differences(file.entry, status, xattrs.below(parent, name))
-        return what | SIZE * (status.st_size != file.entry.size)
+        self._tree.publish(temporary, name, parent, target)
 
     def _twin(self, entry: Entry) -> Parts | None:
         """A large file below the target with the same size and time: most likely the same, before it was renamed."""

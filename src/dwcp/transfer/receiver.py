@@ -18,10 +18,12 @@ from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, T
 from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.sparse import write_all, write_sparse
-from dwcp.files.staging import Staging
+from dwcp.files.staging import NoStaging, Staging
+from dwcp.filters.rules import top_level
 from dwcp.hde import codecs
 from dwcp.hde.hashes import HASHES, MAX_LEAF
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
+from dwcp.transfer.backup import Backup, check_backup
 from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
@@ -30,15 +32,18 @@ from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.removal import Removal
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
-from dwcp.wire.tree import MAX_XATTRS_SIZE, TreeOptions, xattrs_size
+from dwcp.wire.tree import CONTENT, MAX_XATTRS_SIZE, NEW, SENT, Change, TreeOptions, xattrs_size
 
 USUAL = TreeOptions()
+CHANGES = 16
+"""Told at a time: with the longest names they still fit a head."""
 HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
 MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
@@ -66,9 +71,11 @@ class Receiver(Engine):
         tally: Tally,
         tree: TreeOptions = USUAL,
         unprivileged: str = "",
+        tell: Callable[[list[Change]], None] | None = None,
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
-        the like are not to be kept, whatever `tree` asks for. Raises a DwcpError where it can't."""
+        the like are not to be kept, whatever `tree` asks for. `tell` learns what changes, where `tree` asks for that.
+        Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
@@ -83,12 +90,25 @@ class Receiver(Engine):
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
+        self._options = tree
+        self._tell = tell if tree.itemize else None
+        self._changes: list[Change] = []
+        level = top_level(
+            tree.filters, ignore_files=tree.ignore_files, at_sender=False, delete_excluded=tree.delete_excluded
+        )
+        backup_directory = check_backup(tree.backup_dir, tree.backup_suffix) if tree.backup else ()
         try:
-            self._staging = Staging(root)
+            self._staging = NoStaging() if tree.dry_run else Staging(root)
         except OSError as error:
             raise failure(error, "cannot write below", os.fsencode(root.path)) from error
         self._attributes = Attributes(tree.keep, privileged=not unprivileged, why_not=unprivileged)
-        self._tree = TreeKeeper(root, target, self._staging, self._attributes, delete=delete)
+        backup = None
+        if tree.backup and not tree.dry_run:
+            backup = Backup(root, target, self._staging, backup_directory, tree.backup_suffix)
+        removal = None
+        if delete:
+            removal = Removal(root, target, level, backup, self._report, most=tree.max_delete, pretend=tree.dry_run)
+        self._tree = TreeKeeper(root, target, self._staging, self._attributes, removal, backup)
         self._planner = Planner(
             root,
             target,
@@ -98,11 +118,13 @@ class Receiver(Engine):
             self._hash,
             delta=delta,
             compare=tree.compare,
+            pretend=tree.dry_run,
         )
         self._committer = Committer(
             root,
             self._staging,
-            replace_directories=delete,
+            replacing=self._tree.replacing,
+            make_room=self._tree.make_room,
             acknowledge=self._acknowledge,
             published=self._published,
             failed=self._fail,
@@ -124,6 +146,8 @@ class Receiver(Engine):
         self._hashing.shutdown(cancel_futures=True)
         self._committer.close()
         for file in list(self._files.values()):
+            if not self._options.partial:
+                self._drop(file)
             file.close()
         self._planner.close()
         self._tree.close()
@@ -133,6 +157,13 @@ class Receiver(Engine):
             log.warning("the staging directory could not be cleaned", reason=str(error))
         self._staging.close()
         self._root.close()
+
+    def _drop(self, file: Incoming) -> None:
+        try:
+            if file.part is not None:
+                self._staging.drop_part(file.part)
+        except OSError as error:
+            log.warning("an unfinished file stays", path=display(b"/".join(file.target)), reason=str(error))
 
     def _submit(self, pool: ThreadPoolExecutor, step: Callable[[], None]) -> None:
         """Has a step done by a helper thread, unless they are given back; the committer may still publish then."""
@@ -257,6 +288,7 @@ class Receiver(Engine):
                 continue
             match plan:
                 case Plan.DONE | Plan.UNCHANGED:
+                    self._report_file(file)
                     self._settle(file)
                     self.progress.add(
                         files_done=int(entry.type != "dir"),
@@ -360,9 +392,24 @@ class Receiver(Engine):
                 if not file.origin[leaf]:
                     raise ProtocolError(f"the peer calls leaf {leaf} of file {file.id} unchanged, which is not here")
                 self._settled_bytes(file.settle(leaf))
-        if not message.more:
-            file.finish_at(message)
+        if message.more:
+            return
+        file.finish_at(message)
+        if self._options.dry_run:
+            self._rehearsed(file)
+        else:
             self._complete_if_whole(file)
+
+    def _rehearsed(self, file: Incoming) -> None:
+        """All that would be sent of a file is known."""
+        if file.settled_count < file.leaves:
+            file.what |= CONTENT | SENT
+        done = [(file.id, 1)]
+        self._control.send(m.Done(files=done if file.what else [], unchanged=[] if file.what else done))
+        self._report_file(file)
+        self._settle(file)
+        self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=int(not file.what))
+        self._finish_if_done()
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
@@ -585,6 +632,7 @@ class Receiver(Engine):
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
         self._attributes.apply(self._base_fd(file), file.entry)
+        self._report_file(file)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
         self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
@@ -610,9 +658,30 @@ class Receiver(Engine):
         self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
         self._tally.add("files_received", len(files))
         for file in files:
+            file.what |= SENT | CONTENT * (self._options.compare and not file.what & NEW)
+            self._report_file(file)
             self._settle(file)
             self.progress.add(files_done=1, bytes_done=file.size - file.counted)
         self._finish_if_done()
+
+    def _report_file(self, file: Incoming) -> None:
+        if file.what:
+            self._report(Change(file.entry.path, file.entry.type, file.what, file.entry.link))
+
+    def _report(self, change: Change) -> None:
+        if self._tell is None:
+            return
+        with self._condition:
+            self._changes.append(change)
+            full = len(self._changes) >= CHANGES
+        if full:
+            self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        with self._condition:
+            changes, self._changes = self._changes, []
+        if changes and self._tell is not None:
+            self._tell(changes)
 
     def _fail(self, file: Incoming, error: DwcpError) -> None:
         """The file cannot be received; the others go on."""
@@ -638,7 +707,12 @@ class Receiver(Engine):
         self._submit(self._planning, lambda: self._finish_tree(scanned))
 
     def _finish_tree(self, scanned: m.Scanned) -> None:
-        problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)
+        complete = scanned.complete and not self.progress.errors
+        if self._options.dry_run:
+            problems = self._tree.delete() if complete else []
+        else:
+            problems = self._tree.finish(complete=complete)
+        self._tell_changes()
         for line in problems:
             self.progress.failed(line)
         self._staging.sync()

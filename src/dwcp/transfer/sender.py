@@ -53,7 +53,7 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
-from dwcp.wire.tree import xattrs_size
+from dwcp.wire.tree import Change, xattrs_size
 
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
@@ -75,8 +75,11 @@ class Sender(Engine):
         pool: BufferPool,
         tally: Tally,
         idle_seconds: float,
+        pretend: bool = False,
+        tell: Callable[[list[Change]], None] | None = None,
     ) -> None:
-        """`idle_seconds`: an idle stream says PING this often."""
+        """`idle_seconds`: an idle stream says PING this often. `pretend`: content is compared and not sent. `tell` is
+        told what the receiver changes."""
         super().__init__(control)
         self._source = source
         control.max_body = MAX_BODY
@@ -87,6 +90,8 @@ class Sender(Engine):
         self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
+        self._pretend = pretend
+        self._tell = tell
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._announced = self._unsettled = 0
@@ -207,6 +212,9 @@ class Sender(Engine):
                 self._settle_failed(self._unless_settled(number or 0), message.message)
             case m.StreamLost():
                 self._stream_lost_there(message)
+            case m.Changes():
+                if self._tell is not None:
+                    self._tell(message.changes)
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
@@ -539,6 +547,10 @@ class Sender(Engine):
         if task.mode is Mode.COMPARE and not task.again:
             if file.receiver_has(leaf, digest):
                 self._leaf_unchanged(file, leaf, digest)
+                return
+            if self._pretend:
+                with file.lock:
+                    file.set_hash(leaf, digest)
                 return
             if file.base_size and not view_is_zero:
                 with file.lock:

@@ -284,6 +284,7 @@ class ServedSession:
                 pool=self._node.pool,
                 tally=self._node.tally,
                 tree=request.tree or TreeOptions(),
+                tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
                 unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
             )
         except DwcpError:
@@ -307,6 +308,7 @@ class ServedSession:
             pool=self._node.pool,
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
+            pretend=request.tree is not None and request.tree.dry_run,
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:

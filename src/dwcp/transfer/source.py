@@ -6,15 +6,18 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
-from dwcp.errors import StorageError, TemporaryError
+from dwcp.errors import StorageError, TemporaryError, UsageError
 from dwcp.files import xattrs
+from dwcp.files.listed import Listed
 from dwcp.files.owners import Names
 from dwcp.files.root import Parts, Root, failure
 from dwcp.files.scan import Found, Problem, Scan
+from dwcp.files.special import KINDS
+from dwcp.filters.rules import top_level
 from dwcp.hde.hashes import MIN_LEAF
 from dwcp.units import format_size
 from dwcp.wire.messages import MAX_FILE, Entry
@@ -24,16 +27,6 @@ from dwcp.wire.tree import SPECIAL, Identities, TreeOptions
 STREAM_WINDOW = 64
 """Leaves of a stream kept until the receiver has them on disk: 64 MiB, since they cannot be read again."""
 USUAL = TreeOptions()
-KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-}
-"""Types of entries."""
 
 
 class Reader(Protocol):
@@ -77,9 +70,19 @@ class Source(Protocol):
 class TreeSource:
     """A file, a symlink or a directory with all below it. Takes over `root`."""
 
-    def __init__(self, root: Root, start: Parts, options: TreeOptions = USUAL) -> None:
+    def __init__(
+        self, root: Root, start: Parts, options: TreeOptions = USUAL, names: list[Parts] | None = None
+    ) -> None:
+        """`names`: only these (`files.listed`). Raises UsageError for rules that are none."""
         self._root = root
         self._start = start
+        try:
+            self._level = top_level(options.filters, ignore_files=options.ignore_files, at_sender=True)
+        except UsageError:
+            root.close()
+            raise
+        self._one_file_system = options.one_file_system
+        self._listed = names
         self._keep = frozenset(options.keep)
         self._names = None if options.numeric_ids else Names()
 
@@ -87,7 +90,10 @@ class TreeSource:
         """Raises NotFoundError, RefusedError or StorageError when the start itself cannot be read."""
         first_names: dict[tuple[int, int], bytes] = {}
         wants = xattrs.wanted(self._keep) if self._keep & {"acls", "xattrs", "security"} else None
-        for found in Scan(self._root, self._start, problem, wants):
+        scan = Scan(self._root, self._start, problem, wants, self._level, one_file_system=self._one_file_system)
+        listed = self._listed
+        names: Iterable[Found] = scan if listed is None else Listed(self._root, listed, scan, self._level, problem)
+        for found in names:
             if len(found.path) > MAX_PATH:
                 problem(StorageError(f"{display(found.path)} is left out: its path has more than {MAX_PATH} bytes"))
                 continue

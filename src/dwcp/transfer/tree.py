@@ -1,9 +1,9 @@
-"""What of a tree is not file content: directories, links, what has to go, and the times that only hold at the end."""
+"""What of a tree is no content: directories, links, special files, what has to go, and the times that only hold at the
+end."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +16,11 @@ from dwcp.files import special, xattrs
 from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Directories, Parts, Root, failure, held_name
 from dwcp.files.staging import Staging
+from dwcp.transfer.backup import Backup
+from dwcp.transfer.look import look
+from dwcp.transfer.removal import Removal
 from dwcp.wire.messages import Entry
-from dwcp.wire.paths import STAGING, display
+from dwcp.wire.paths import display
 from dwcp.wire.tree import CONTENT, NEW, TIME
 
 OWNER_ALL = 0o700
@@ -25,23 +28,38 @@ OWNER_ALL = 0o700
 
 
 class TreeKeeper:
-    """For one thread. `target` is where the tree's own root goes, below `root`."""
+    """For one thread, but for `replacing` and `make_room`. `target` is where the tree's own root goes, below `root`."""
 
-    def __init__(self, root: Root, target: Parts, staging: Staging, attributes: Attributes, *, delete: bool) -> None:
+    def __init__(
+        self,
+        root: Root,
+        target: Parts,
+        staging: Staging,
+        attributes: Attributes,
+        removal: Removal | None,
+        backup: Backup | None,
+    ) -> None:
+        """`removal`: of what the source does not have, where that was asked for."""
         self._root = root
         self._target = target
         self._staging = staging
         self._attributes = attributes
-        self._delete = delete
+        self._removal = removal
+        self._backup = backup
         self._directories = Directories(root)
         self._filled: list[tuple[Parts, Entry]] = []
         self._hardlinks: list[tuple[Parts, Parts]] = []
         self._kept: set[int] = set()
-        self.deleted = 0
 
     def close(self) -> None:
         """Gives back what is held; after `finish`, or instead of it."""
         self._directories.forget()
+        if self._backup is not None:
+            self._backup.close()
+
+    @property
+    def deleted(self) -> int:
+        return self._removal.deleted if self._removal is not None else 0
 
     def held(self, parts: Parts) -> int:
         """The descriptor of a directory, made where missing; borrowed. Raises OSError."""
@@ -49,36 +67,46 @@ class TreeKeeper:
 
     def keep(self, target: Parts) -> None:
         """This name belongs to the tree and is not deleted at the end."""
-        if self._delete:
+        if self._removal is not None:
             self._kept.add(_mark(target))
+
+    def replacing(self, name: bytes, parent: int, target: Parts) -> None:
+        """What has this name gets another one next, or is overwritten: keeps it where that was asked for. Raises
+        OSError, RefusedError."""
+        if self._backup is not None:
+            self._backup.keep(name, parent, target)
+
+    def publish(self, temporary: bytes, name: bytes, parent: int, target: Parts) -> None:
+        """Gives what waits in the staging directory its final name. Raises OSError, RefusedError."""
+        self.replacing(name, parent, target)
+        self._staging.publish(temporary, name, parent)
 
     def place_directory(self, target: Parts, entry: Entry) -> int:
         """Makes it, or takes the one that is there. Bits of `Change.what`. Raises OSError, RefusedError."""
-        if target:
-            what = self._place_directory(target, entry)
-        else:
-            what = self._attributes.differences(entry, os.fstat(self._root.fd), xattrs.held(self._root.fd))
-            if what & ~TIME:
-                self._attributes.apply(self._root.fd, entry, mode=OWNER_ALL)
+        what = self._place_directory(target, entry) if target else self._take_root(entry)
         # until the end only mode and time are of interest
         self._filled.append((target, replace(entry, xattrs=[]) if entry.xattrs else entry))
         return what
 
+    def _take_root(self, entry: Entry) -> int:
+        what = self.root_differences(entry)
+        if what & ~TIME:
+            self._attributes.apply(self._root.fd, entry, mode=OWNER_ALL)
+        return what
+
+    def root_differences(self, entry: Entry) -> int:
+        """Of the export itself, where that is the target. Raises OSError, RefusedError."""
+        return self._attributes.differences(entry, os.fstat(self._root.fd), xattrs.held(self._root.fd))
+
     def _place_directory(self, target: Parts, entry: Entry) -> int:
         parent, name = self.held(target[:-1]), target[-1]
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            what = NEW
-        else:
-            if stat.S_ISDIR(status.st_mode):
-                what = self._attributes.differences(entry, status, xattrs.below(parent, name))
-            else:
-                os.unlink(name, dir_fd=parent)
-                what = NEW
+        what, status = look(entry, name, parent, self._attributes)
         if what & NEW:
+            if status is not None:
+                self.replacing(name, parent, target)
+                os.unlink(name, dir_fd=parent)
             os.mkdir(name, OWNER_ALL, dir_fd=parent)
-        elif status.st_mode & OWNER_ALL == OWNER_ALL and not what & ~TIME:
+        elif not what & ~TIME and status is not None and status.st_mode & OWNER_ALL == OWNER_ALL:
             return what
         with held_name(name, parent, directory=True) as fd:
             self._attributes.apply(fd, entry, mode=OWNER_ALL)
@@ -88,23 +116,15 @@ class TreeKeeper:
         """Makes a symlink, FIFO, socket or device under its name in one step, where it is not there. Bits of
         `Change.what`. Raises OSError, RefusedError."""
         parent, name = self.held(target[:-1]), target[-1]
-        what = NEW
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if special.is_as_announced(entry, status, name, parent):
-                what = self._attributes.differences(entry, status, xattrs.below(parent, name))
-                if not what or self.adjust(name, parent, entry, status):
-                    return what
-            else:
-                what = CONTENT
-            self.make_room(status, name, parent, target)
-        except FileNotFoundError:
-            pass
+        what, status = look(entry, name, parent, self._attributes)
+        if status is not None and not what & (NEW | CONTENT) and (not what or self.adjust(name, parent, entry, status)):
+            return what
+        self.make_room(status, target)
         temporary = self._staging.new_name()
         special.make(entry, temporary, self._staging.fd, self._attributes)
         with held_name(temporary, self._staging.fd) as fd:
             self._attributes.apply(fd, entry)
-        self._staging.publish(temporary, name, parent)
+        self.publish(temporary, name, parent, target)
         return what
 
     def adjust(self, name: bytes, parent: int, entry: Entry, seen: os.stat_result) -> bool:
@@ -122,6 +142,10 @@ class TreeKeeper:
     def place_hardlink(self, target: Parts, first: Parts) -> int:
         """Remembers it: the first name may not be there yet, or be replaced soon. 0 when the link stands now."""
         self._hardlinks.append((target, first))
+        return self.link_difference(target, first)
+
+    def link_difference(self, target: Parts, first: Parts) -> int:
+        """0 where both names are those of one file."""
         try:
             one = self._root.stat(target)
         except OSError:
@@ -132,14 +156,23 @@ class TreeKeeper:
             return CONTENT
         return CONTENT * ((one.st_dev, one.st_ino) != (other.st_dev, other.st_ino))
 
+    def delete(self) -> list[str]:
+        """What the tree does not have, where that was asked for. One line for each thing that failed; raises only what
+        concerns the whole disk."""
+        if self._removal is None:
+            return []
+        self._directories.forget()
+        self._removal.below_target(lambda parts: _mark(parts) in self._kept)
+        return self._removal.problems
+
     def finish(self, *, complete: bool) -> list[str]:
         """Links, deletions (only when the source was listed and received completely), then modes and times of
-        directories, deepest first. One line for each thing that failed; raises only what concerns the whole disk."""
+        directories, deepest first. Returns and raises as `delete`."""
         problems: list[str] = []
         for target, first in self._hardlinks:
             self._try(problems, "cannot link", target, partial(self._link, target, first))
-        if self._delete and complete:
-            self._try(problems, "cannot clean up", self._target, partial(self._delete_below, self._target))
+        if complete:
+            problems += self.delete()
         for target, entry in reversed(self._filled):
             self._try(problems, "cannot finish", target, partial(self._settle, target, entry))
         return problems
@@ -162,50 +195,25 @@ class TreeKeeper:
                 status = os.stat(target[-1], dir_fd=parent, follow_symlinks=False)
                 if (status.st_dev, status.st_ino) == (origin.st_dev, origin.st_ino):
                     return
-                self.make_room(status, target[-1], parent, target)
+                self.make_room(status, target)
             except FileNotFoundError:
                 pass
             temporary = self._staging.new_name()
             os.link(first[-1], temporary, src_dir_fd=source, dst_dir_fd=self._staging.fd, follow_symlinks=False)
-            self._staging.publish(temporary, target[-1], parent)
+            self.publish(temporary, target[-1], parent, target)
         finally:
             os.close(source)
 
-    def make_room(self, status: os.stat_result, name: bytes, parent: int, target: Parts) -> None:
+    def make_room(self, status: os.stat_result | None, target: Parts) -> None:
         """A directory in the way of something that is none goes, with --delete, and else is a refusal."""
-        if not stat.S_ISDIR(status.st_mode):
+        if status is None or not stat.S_ISDIR(status.st_mode):
             return
-        if not self._delete:
+        if self._removal is None:
             raise RefusedError(
                 f"{display(b'/'.join(target))} is a directory here and none at the source; "
                 f"remove it, or send with --delete"
             )
-        shutil.rmtree(name, dir_fd=parent)
-
-    def _delete_below(self, directory: Parts) -> None:
-        try:
-            fd = self._root.open_directory(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            # the target is a single file: nothing is below it
-            return
-        try:
-            with os.scandir(fd) as entries:
-                names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_directory in names:
-                child = (*directory, name)
-                if child == (STAGING,):
-                    continue
-                if _mark(child) in self._kept:
-                    if is_directory:
-                        self._delete_below(child)
-                    continue
-                self.deleted += 1
-                if is_directory:
-                    shutil.rmtree(name, dir_fd=fd)
-                else:
-                    os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)
+        self._removal.tree(target)
 
     def _settle(self, target: Parts, entry: Entry) -> None:
         fd = self._root.open_directory(target)
