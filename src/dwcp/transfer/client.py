@@ -32,7 +32,7 @@ from dwcp.wire.tree import Change, TreeOptions
 
 if TYPE_CHECKING:
     from dwcp.transfer.outbound import Order
-    from dwcp.transfer.source import Source, TreeSource
+    from dwcp.transfer.source import Source
 
 _LATER = ("dwcp.transfer.outbound", "dwcp.transfer.source", "dwcp.transfer.download")
 """What a transfer needs beyond a session; a tenth of a second of loading, for which no peer should have to wait."""
@@ -85,7 +85,8 @@ class Peer:
         on_progress: OnProgress | None = None,
         on_change: OnChange | None = None,
     ) -> TransferResult:
-        """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, or whatever a stream yields.
+        """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, what is on a block device, or
+        whatever a stream yields.
 
         With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
         `target` what the source does not have. `tree`: what else is kept, left out and told; `names`: only these below
@@ -100,7 +101,7 @@ class Peer:
         if isinstance(source, str | os.PathLike):
             path = Path(source)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
-            order_source: Source = _tree_source(path, tree, names)
+            order_source, tree = _source(path, tree, names)
         else:
             if target.endswith("/") or "/" not in target:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
@@ -306,8 +307,10 @@ async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:
         raise
 
 
-def _tree_source(path: Path, tree: TreeOptions, names: Iterable[bytes] | None) -> TreeSource:
+def _source(path: Path, tree: TreeOptions, names: Iterable[bytes] | None) -> tuple[Source, TreeOptions]:
+    """What is at a path, and how it has to be transferred."""
     from dwcp.files.listed import in_order
+    from dwcp.transfer.device import DeviceSource
     from dwcp.transfer.source import TreeSource
 
     listed = None if names is None else in_order(names)
@@ -317,11 +320,13 @@ def _tree_source(path: Path, tree: TreeOptions, names: Iterable[bytes] | None) -
     except OSError as error:
         raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
-        return TreeSource(Root(path), (), tree, listed)
+        return TreeSource(Root(path), (), tree, listed), tree
+    if stat.S_ISBLK(status.st_mode):
+        return DeviceSource(path), replace(tree, compare=True)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        raise UsageError(f"{str(path)!r} is a device, FIFO or socket; what it yields can be sent as a stream")
+        raise UsageError(f"{str(path)!r} is no file, tree or disk; what it yields can be sent as a stream")
     absolute = _absolute(path)
-    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),), tree, listed)
+    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),), tree, listed), tree
 
 
 def _absolute(path: Path) -> Path:

@@ -41,6 +41,8 @@ from dwcp.wire.tree import Change, TreeOptions
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
 MAX_RETRY = 8.0
+MOVING_SOURCE = 2
+"""Times that a transfer is done again where all that failed are files that changed while they were read."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 
@@ -153,12 +155,19 @@ class Outbound:
         patience = self._node.config.transport.read_timeout
         pause, moved, last_move = FIRST_RETRY, -1, time.monotonic()
         connected = False
+        changed = 0
         while True:
             try:
                 session, self._session = self._session, None
                 session = session or self._dial(again=connected)
                 connected = True
                 return self._attempt(session)
+            except PartialError as error:
+                progress = self._engine.progress if self._engine is not None else None
+                if progress is None or progress.passing < progress.failures or changed >= MOVING_SOURCE:
+                    raise
+                changed += 1
+                log.warning("what changed while it was read is read again", reason=str(error))
             except TemporaryError as error:
                 settled = self._engine.progress.bytes_done if self._engine is not None else 0
                 now = time.monotonic()
@@ -282,7 +291,7 @@ class Outbound:
                 pool=node.pool,
                 tally=node.tally,
                 idle_seconds=node.config.transport.read_timeout / LIVELY,
-                pretend=order.tree.dry_run,
+                tree=order.tree,
                 tell=self._tell,
             )
         if order.destination is None:

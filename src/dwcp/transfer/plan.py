@@ -67,12 +67,17 @@ class Planner:
 
     def target_of(self, entry: Entry) -> Parts:
         """Where an entry goes, below the root. Raises RefusedError for a path that leads elsewhere."""
-        return self._target + check_relative(entry.path)
+        return self.target_of_name(entry.path)
+
+    def target_of_name(self, path: bytes) -> Parts:
+        """As `target_of`."""
+        return self._target + check_relative(path)
 
     def plan(self, file: Incoming) -> Plan:
         """Raises OSError or a DwcpError when this one cannot be received."""
         entry, target = file.entry, file.target
         self._tree.keep(target)
+        self._tree.check_case(target)
         if self._pretend:
             return self._rehearse(file)
         if entry.type in ("file", "stream") and target:
@@ -130,6 +135,7 @@ class Planner:
             if not file.what:
                 return Plan.UNCHANGED
             if self._tree.adjust(name, parent, entry, status):
+                file.what |= SENT * bool(file.what & TIME)
                 return Plan.DONE
             # what has other names, perhaps outside of the export, is not changed under them but made anew
         if not entry.size and not file.is_stream:

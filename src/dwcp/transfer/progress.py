@@ -21,6 +21,8 @@ class Progress:
         self.unchanged = 0
         self.deleted = 0
         self.failures = 0
+        self.passing = 0
+        """Of the failures, those that another try may not have."""
         self.errors: list[str] = []
         self.notes: list[str] = []
 
@@ -40,9 +42,11 @@ class Progress:
             self._bytes_done += bytes_done
             self.unchanged += unchanged
 
-    def failed(self, line: str) -> None:
+    def failed(self, line: str, *, temporary: bool = False) -> None:
+        """`temporary`: trying again may help."""
         with self._lock:
             self.failures += 1
+            self.passing += temporary
             if len(self.errors) < MAX_ERRORS:
                 self.errors.append(line)
 

@@ -39,7 +39,7 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
-from dwcp.wire.tree import CONTENT, MAX_XATTRS_SIZE, NEW, SENT, Change, TreeOptions, xattrs_size
+from dwcp.wire.tree import CONTENT, MAX_XATTRS_SIZE, NEW, SENT, SIZE, TIME, Change, TreeOptions, xattrs_size
 
 USUAL = TreeOptions()
 CHANGES = 16
@@ -86,6 +86,9 @@ class Receiver(Engine):
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
+        self._names_told = self._deleted_first = False
+        self._problems: list[str] = []
+        """What failed beside the files."""
         self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
@@ -195,6 +198,8 @@ class Receiver(Engine):
 
     def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
+            case m.Names():
+                self._names(message, body)
             case m.Entries():
                 self._entries(message, body)
             case m.Scanned():
@@ -209,18 +214,18 @@ class Receiver(Engine):
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._sender_gave_up(number or 0, message.message)
+                self._sender_gave_up(number or 0, from_code(message.code, message.message))
             case m.StreamLost():
                 raise ProtocolError("only a receiver can lose a stream")
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
 
-    def _sender_gave_up(self, number: int, reason: str) -> None:
+    def _sender_gave_up(self, number: int, error: DwcpError) -> None:
         if number < self._announced and number not in self._files:
             # it has been settled here since the peer spoke of it: messages cross
             return
         file = self._announced_file(number)
-        self.progress.failed(reason)
+        self.progress.failed(str(error), temporary=isinstance(error, TemporaryError))
         self._settle(file)
         self._finish_if_done()
 
@@ -239,6 +244,22 @@ class Receiver(Engine):
     def _file_or_none(self, number: int) -> Incoming | None:
         """None for what was settled: a copy of something that was sent again and has arrived since."""
         return self._file(number) if number in self._files else None
+
+    def _names(self, message: m.Names, body: bytes) -> None:
+        """Of the whole tree, before it is announced. They are remembered here and not queued, so that no peer is faster
+        than that."""
+        if not self._options.delete_before or self._announced or self._names_told:
+            raise ProtocolError("the peer tells names where none belong")
+        names = m.decode_names(codecs.decode_names(body, message.size), message.count) if message.count else []
+        for name in names:
+            self._tree.keep(self._planner.target_of_name(name))
+        self._names_told = message.last
+        if message.last and message.complete:
+            self._submit(self._planning, self._delete_first)
+
+    def _delete_first(self) -> None:
+        self._problems += self._tree.delete()
+        self._deleted_first = True
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced or self._scanned is not None:
@@ -626,13 +647,14 @@ class Receiver(Engine):
             and file.base_size == file.size
             and all(origin == BASELINE for origin in file.origin)
             # what has other names, perhaps outside of the export, is not changed under them
-            and os.fstat(self._base_fd(file)).st_nlink == 1
+            and (not file.what or os.fstat(self._base_fd(file)).st_nlink == 1)
         )
 
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
-        self._attributes.apply(self._base_fd(file), file.entry)
-        self._report_file(file)
+        if file.what:
+            self._attributes.apply(self._base_fd(file), file.entry)
+            self._report_file(file)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
         self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
@@ -658,7 +680,9 @@ class Receiver(Engine):
         self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
         self._tally.add("files_received", len(files))
         for file in files:
-            file.what |= SENT | CONTENT * (self._options.compare and not file.what & NEW)
+            if self._options.compare and not file.what & NEW:
+                file.what |= CONTENT
+            file.what |= SENT * bool(file.what & (NEW | CONTENT | SIZE | TIME))
             self._report_file(file)
             self._settle(file)
             self.progress.add(files_done=1, bytes_done=file.size - file.counted)
@@ -687,7 +711,7 @@ class Receiver(Engine):
         """The file cannot be received; the others go on."""
         log.warning("a file could not be received", path=display(b"/".join(file.target)), reason=str(error))
         self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
-        self.progress.failed(str(error))
+        self.progress.failed(str(error), temporary=isinstance(error, TemporaryError))
         self._settle(file)
         self._finish_if_done()
 
@@ -707,20 +731,20 @@ class Receiver(Engine):
         self._submit(self._planning, lambda: self._finish_tree(scanned))
 
     def _finish_tree(self, scanned: m.Scanned) -> None:
-        complete = scanned.complete and not self.progress.errors
+        complete = scanned.complete and not self.progress.errors and not self._deleted_first
         if self._options.dry_run:
-            problems = self._tree.delete() if complete else []
+            self._problems += self._tree.delete() if complete else []
         else:
-            problems = self._tree.finish(complete=complete)
+            self._problems += self._tree.finish(complete=complete)
         self._tell_changes()
-        for line in problems:
+        for line in self._problems:
             self.progress.failed(line)
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
         self.progress.notes = self._attributes.notes()
         message = m.Finished(
-            deleted=self._tree.deleted, verified=self.verified, errors=problems[:64], notes=self.progress.notes
+            deleted=self._tree.deleted, verified=self.verified, errors=self._problems[:64], notes=self.progress.notes
         )
         with self._condition:
             # the peer leaves as soon as it has this, which must not look like a peer that left too early

@@ -168,6 +168,8 @@ class Removal:
                     os.rmdir(name, dir_fd=parent)
                 elif self._backup is not None:
                     self._backup.keep(name, parent, parts, moves=True)
+                    if self._backup.directory is None:
+                        self._occupy(parts[:-1])
                 else:
                     os.unlink(name, dir_fd=parent)
         except OSError as error:

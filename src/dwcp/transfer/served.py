@@ -308,7 +308,7 @@ class ServedSession:
             pool=self._node.pool,
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
-            pretend=request.tree is not None and request.tree.dry_run,
+            tree=request.tree or TreeOptions(),
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:

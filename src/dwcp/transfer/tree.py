@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 
@@ -50,6 +51,8 @@ class TreeKeeper:
         self._filled: list[tuple[Parts, Entry]] = []
         self._hardlinks: list[tuple[Parts, Parts]] = []
         self._kept: set[int] = set()
+        self._folded: dict[int, int] | None = {} if staging.ignores_case else None
+        """Marks of the names so far, by marks of their form without case, where that makes no difference."""
 
     def close(self) -> None:
         """Gives back what is held; after `finish`, or instead of it."""
@@ -69,6 +72,17 @@ class TreeKeeper:
         """This name belongs to the tree and is not deleted at the end."""
         if self._removal is not None:
             self._kept.add(_mark(target))
+
+    def check_case(self, target: Parts) -> None:
+        """Raises RefusedError for a name that would replace another one of the tree."""
+        if self._folded is None:
+            return
+        folded = _mark(tuple(_without_case(part) for part in target))
+        if self._folded.setdefault(folded, _mark(target)) != _mark(target):
+            raise RefusedError(
+                f"{display(b'/'.join(target))} differs from another name only in case, and the file system here takes "
+                f"them for one; rename one of them"
+            )
 
     def replacing(self, name: bytes, parent: int, target: Parts) -> None:
         """What has this name gets another one next, or is overwritten: keeps it where that was asked for. Raises
@@ -221,6 +235,10 @@ class TreeKeeper:
             self._attributes.settle(fd, entry)
         finally:
             os.close(fd)
+
+
+def _without_case(name: bytes) -> bytes:
+    return os.fsencode(unicodedata.normalize("NFD", os.fsdecode(name)).casefold())
 
 
 def _mark(target: Parts) -> int:

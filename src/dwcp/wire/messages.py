@@ -202,6 +202,17 @@ class Opened(Message):
 # -- sender to receiver ------------------------------------------------------------------------------------------------
 
 
+class Names(Message):
+    """Before ENTRIES, where deletions come first: the paths of all entries. The body is as that of ENTRIES, an array of
+    bytes, where `count` is not 0. `complete` is read in the last one: false where something could not be listed."""
+
+    kind = 23
+    count: Annotated[int, Meta(ge=0, le=MAX_ENTRIES)]
+    size: Annotated[int, Meta(ge=1, le=MAX_ENTRIES_SIZE)]
+    last: bool
+    complete: bool
+
+
 class Entries(Message):
     """The body is a zstd frame of `size` bytes of MessagePack: an array of entries, numbered from `first`."""
 
@@ -380,13 +391,14 @@ MESSAGES: dict[int, type[Message]] = {
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
         *(Error, Ping, Pong, Bye),
         *(List, Listing, Open, Opened),
-        *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
+        *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
         *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
     )
 }
 
 _ENCODER = msgspec.msgpack.Encoder()
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
+_NAMES = msgspec.msgpack.Decoder(list[PathBytes])
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not the type: text that isn't UTF-8 has an error of its own."""
 _DECODERS = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in MESSAGES.items()}
@@ -423,6 +435,22 @@ def decode_entries(data: Buffer, count: int) -> list[Entry]:
     if len(entries) != count:
         raise ProtocolError(f"the peer announced {count} entries and sent {len(entries)}")
     return entries
+
+
+def encode_names(names: list[bytes]) -> bytes:
+    """What the body of a NAMES decodes to."""
+    return _ENCODER.encode(names)
+
+
+def decode_names(data: Buffer, count: int) -> list[bytes]:
+    """Raises ProtocolError when they are malformed or not `count`."""
+    try:
+        names = _NAMES.decode(data)
+    except _MALFORMED as error:
+        raise ProtocolError(f"the peer sent a malformed list of names: {error}") from error
+    if len(names) != count:
+        raise ProtocolError(f"the peer announced {count} names and sent {len(names)}")
+    return names
 
 
 def runs_of(indexes: list[int]) -> list[tuple[int, int]]:
