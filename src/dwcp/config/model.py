@@ -322,8 +322,7 @@ class Export(Section):
     read_only: bool = flag(False, "Peers may only read.")
     privileged: bool = flag(
         False,
-        "Peers may set owners, set-user-id bits, security attributes and devices here (`dwcp send -a`), where the "
-        "manager runs as root.",
+        "Peers may set owners, set-user-id bits, security attributes and devices here, where the manager runs as root.",
     )
 
 
