@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dwcp.errors import DwcpError, PartialError
 from dwcp.hde.codecs import encode_names
 from dwcp.transfer.channel import Channel
+from dwcp.transfer.removal import Removal
 from dwcp.wire import messages as m
 from dwcp.wire.tree import ALL_KEPT, MAX_XATTRS_SIZE, TreeOptions
 from tests.hostile import Attacker, EvilServer, pack
@@ -197,3 +200,183 @@ def test_a_file_with_a_name_outside_of_the_export_is_not_changed_there(pair: Pai
         assert ((pair.inbox / "file").stat().st_mode & 0o777, (pair.inbox / "file").stat().st_mtime_ns) == (0o777, 2)
         assert (outside.stat().st_mode, outside.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
         outside.unlink()
+
+
+# -- links that lead outside, and what is deleted, replaced or read meanwhile ------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """Must be as it was afterwards."""
+    made = tmp_path / "outside"
+    (made / "sub").mkdir(parents=True)
+    (made / "secret").write_bytes(TEN)
+    (made / "sub" / "secret").write_bytes(TEN)
+    (made / ".dwcpignore").write_bytes(b"*\n")
+
+    def all_of_it() -> list[tuple[str, int, int, int]]:
+        found = [(path, path.lstat()) for path in sorted([made, *made.rglob("*")])]
+        return [(str(path), status.st_mode, status.st_mtime_ns, status.st_nlink) for path, status in found]
+
+    before = all_of_it()
+    yield made
+    assert all_of_it() == before
+
+
+def test_deletions_do_not_follow_links(pair: Pair, tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (pair.inbox / "copy" / "deep").mkdir(parents=True)
+    for link in ("gone", "sub", "deep/gone"):
+        (pair.inbox / "copy" / link).symlink_to(outside)
+    for before in (False, True):
+        pair.send(tmp_path / "tree", "inbox/copy", delete=True, tree=TreeOptions(delete_before=before))
+        assert [path.name for path in (pair.inbox / "copy").iterdir()] == ["sub"]
+        (pair.inbox / "copy" / "gone").symlink_to(outside)
+
+
+def test_a_directory_that_becomes_a_link_while_it_is_deleted_is_not_followed(
+    pair: Pair, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (pair.inbox / "copy" / "gone" / "sub").mkdir(parents=True)
+    (pair.inbox / "copy" / "gone" / "sub" / "secret").write_bytes(TEN)
+    look = Removal._look_into
+
+    def swap(self: Removal, visit: Any, kept: Any) -> Any:
+        found = look(self, visit, kept)
+        gone = pair.inbox / "copy" / "gone"
+        if visit.parts[-1] == b"gone" and not gone.is_symlink():
+            gone.rename(tmp_path / "moved")
+            gone.symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(Removal, "_look_into", swap)
+    with pytest.raises(PartialError, match="never followed"):
+        pair.send(tmp_path / "tree", "inbox/copy", delete=True)
+
+
+@pytest.mark.parametrize("directory", [b"link", b"link/sub", b"real/link"])
+def test_backups_do_not_follow_links(pair: Pair, tmp_path: Path, outside: Path, directory: bytes) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "secret").write_bytes(b"new")
+    (pair.inbox / "copy" / "real").mkdir(parents=True)
+    (pair.inbox / "copy" / "link").symlink_to(outside)
+    (pair.inbox / "copy" / "real" / "link").symlink_to(outside)
+    (pair.inbox / "copy" / "secret").write_bytes(b"old")
+    options = TreeOptions(backup=True, backup_dir=directory, backup_suffix=b"")
+    with pytest.raises(PartialError, match="never followed"):
+        pair.send(tmp_path / "tree", "inbox/copy", tree=options)
+    assert (pair.inbox / "copy" / "secret").read_bytes() == b"old", "what has no backup is not replaced"
+
+
+@pytest.mark.parametrize("name", [b".dwcpignore", b".rules"])
+def test_rules_outside_are_not_read(pair: Pair, tmp_path: Path, outside: Path, name: bytes) -> None:
+    """Neither by a sender, which would tell by what it leaves out, nor by a receiver that deletes."""
+    tree = pair.inbox / "tree"
+    tree.mkdir()
+    (tree / "a").touch()
+    (tree / os.fsdecode(name)).symlink_to(outside / ".dwcpignore")
+    options = TreeOptions(filters=[b": .rules"])
+    with pytest.raises(DwcpError, match="never followed"):
+        pair.get("inbox/tree", tmp_path / "got", tree=options)
+    (tmp_path / "empty").mkdir()
+    # the receiver's own tree has it: what it would protect is not known, so nothing is deleted
+    with pytest.raises(PartialError, match="never followed"):
+        pair.send(tmp_path / "empty", "inbox/tree", delete=True, tree=options)
+    assert (tree / "a").exists()
+
+
+def test_a_tree_deeper_than_anything_is_made_and_deleted(pair: Pair, tmp_path: Path) -> None:
+    """More levels than Python has frames or a process descriptors; a name of them can still be said."""
+    depth = 1100
+    with Attacker(pair) as evil:
+        evil.open(path=b"inbox/x")
+        for first in range(0, depth, 100):
+            paths = [b"/".join([b"d"] * level) for level in range(first, first + 100)]
+            evil.announce(*(m.Entry(path=path, type="dir", mode=0o755, mtime_ns=1) for path in paths), first=first)
+        evil.send(m.Scanned(count=depth, complete=True))
+        assert evil.receive(m.Finished).verified
+        evil.send(m.Bye())
+    (tmp_path / "empty").mkdir()
+    for options in (TreeOptions(dry_run=True), TreeOptions()):
+        result = pair.send(tmp_path / "empty", "inbox/x", delete=True, tree=options)
+        assert result.deleted == depth - 1
+    assert list((pair.inbox / "x").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "symlink"])
+def test_a_name_that_is_first_something_and_then_a_directory(pair: Pair, outside: Path, kind: str) -> None:
+    first = {
+        "file": m.Entry(path=b"d", type="file", mode=0o644),
+        "fifo": m.Entry(path=b"d", type="fifo", mode=0o644),
+        "symlink": m.Entry(path=b"d", type="symlink", link=os.fsencode(outside)),
+    }[kind]
+    for swapped in (False, True):
+        directory = [m.Entry(path=b"d", type="dir", mode=0o755), m.Entry(path=b"d/secret", type="file", mode=0o644)]
+        entries = [*directory, first] if swapped else [first, *directory]
+        with Attacker(pair) as evil:
+            evil.open(path=b"inbox/x", tree=ALL, delete=True)
+            evil.announce(m.Entry(path=b"", type="dir", mode=0o755), *entries)
+            evil.send(m.Scanned(count=4, complete=True))
+            evil.answer(m.Finished, m.Error)
+        wait_until(lambda: not pair.board.live(), "it is ended")
+
+
+def test_hard_links_lead_nowhere_but_into_the_tree(pair: Pair, tmp_path: Path, outside: Path) -> None:
+    (pair.inbox / "x").mkdir()
+    (pair.inbox / "x" / "link").symlink_to(outside)
+    (pair.inbox / "other").write_bytes(b"of another tree")
+    with Attacker(pair) as evil:
+        evil.open(path=b"inbox/x", tree=ALL)
+        evil.announce(
+            m.Entry(path=b"", type="dir", mode=0o755),
+            m.Entry(path=b"a", type="hardlink", link=b"link/secret"),
+            m.Entry(path=b"b", type="hardlink", link=b"link/sub/secret"),
+            m.Entry(path=b"c", type="hardlink", link=b"link"),
+        )
+        evil.send(m.Scanned(count=4, complete=True))
+        finished = evil.receive(m.Finished)
+        assert len(finished.errors) == 2
+        evil.send(m.Bye())
+    assert (pair.inbox / "x" / "c").is_symlink()
+    with Attacker(pair) as evil:
+        evil.open(path=b"inbox/x", tree=ALL)
+        evil.announce(m.Entry(path=b"a", type="hardlink", link=b"../other"))
+        error = evil.answer(m.Error)
+        assert isinstance(error, m.Error)
+        assert error.code == "refused"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.Names(count=1, size=4, last=True, complete=True),
+        m.Names(count=5, size=4, last=True, complete=True),
+        m.Names(count=0, size=1, last=True, complete=True),
+    ],
+)
+@pytest.mark.parametrize("asked", [False, True])
+def test_names_that_do_not_belong(pair: Pair, message: m.Names, asked: bool) -> None:
+    (pair.inbox / "x").mkdir()
+    (pair.inbox / "x" / "stays").touch()
+    with Attacker(pair) as evil:
+        evil.open(path=b"inbox/x", delete=True, tree=TreeOptions(delete_before=asked))
+        names = encode_names(m.encode_names([b".."]))
+        evil.send(message, names)
+        evil.send(message, names)
+        error = evil.ending()
+        assert error is not None
+        assert error.code in ("protocol", "refused")
+    if message.count:
+        assert (pair.inbox / "x" / "stays").exists()
+
+
+def test_patterns_of_a_peer_do_not_keep_us_busy(pair: Pair) -> None:
+    directory = pair.inbox
+    for _ in range(15):
+        directory = directory / ("a" * 200)
+        directory.mkdir()
+    with Attacker(pair) as evil:
+        rules = [b"- " + b"*a" * 90 + b"b", b"- " + b"**a" * 90 + b"b", b"- " + b"a*/" * 15 + b"**b"] * 5
+        evil.open(direction="get", path=b"inbox", tree=TreeOptions(filters=rules))
+        assert evil.receive(m.Scanned).count == 16
