@@ -209,7 +209,7 @@ rules = st.builds(
 @given(st.lists(rules | st.just(b"!"), min_size=1, max_size=5))
 def test_rules_choose_what_rsync_chooses(tree: Path, lines: list[bytes]) -> None:
     level = top_level(lines, ignore_files=False, at_sender=True)
-    everything = Level((), Parser(), at_sender=True)
+    everything = Level.top((), Parser(), at_sender=True)
     assert set(chosen(tree, level or everything)) == listed(tree, *(b"--filter=" + line for line in lines))
 
 

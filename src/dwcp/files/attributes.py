@@ -39,6 +39,12 @@ class Attributes:
         kinds = self._keep if self.full else self._keep - {"security"}
         self._wants = xattrs.wanted(kinds)
         self._reads_xattrs = bool(kinds & {"acls", "xattrs", "security"})
+        self._bits = PERMISSIONS
+        if self.full and "modes" in self._keep:
+            # those beyond permissions go along with their owner and group only
+            self._bits |= stat.S_ISVTX
+            self._bits |= stat.S_ISUID * ("owner" in self._keep) | stat.S_ISGID * ("group" in self._keep)
+        self._keeps_ids = bool(self._keep & {"owner", "group"})
         self._mapping = Mapping()
         self._groups = {*os.getgroups(), os.getegid()}
         self._lock = threading.Lock()
@@ -49,12 +55,8 @@ class Attributes:
         return self._mapping.learn(users, groups)
 
     def mode(self, entry: Entry) -> int:
-        """That it gets here. The bits beyond permissions go along with their owner and group only."""
-        bits = PERMISSIONS
-        if self.full and "modes" in self._keep:
-            bits |= stat.S_ISVTX
-            bits |= stat.S_ISUID * ("owner" in self._keep) | stat.S_ISGID * ("group" in self._keep)
-        return entry.mode & bits
+        """That it gets here."""
+        return entry.mode & self._bits
 
     def _user(self, entry: Entry) -> int:
         if "owner" not in self._keep or entry.uid in (None, NOBODY) or not self.full:
@@ -80,6 +82,8 @@ class Attributes:
 
     def note_what_is_lost(self, entry: Entry) -> None:
         """Counts what of an entry cannot be kept here, whatever the file system does."""
+        if not self._keep:
+            return
         if "modes" in self._keep and entry.mode & BEYOND & ~self.mode(entry) and entry.type != "symlink":
             self._note("set-user-id, set-group-id and sticky bits", self.why_not, entry)
         owner = self._mapping.user(entry.uid) if "owner" in self._keep and entry.uid is not None else None
@@ -96,36 +100,34 @@ class Attributes:
         what = TIME if status.st_mtime_ns != entry.mtime_ns else 0
         if entry.type != "symlink" and stat.S_IMODE(status.st_mode) != self.mode(entry):
             what |= MODE
-        if self._user(entry) not in (UNCHANGED, status.st_uid):
-            what |= OWNER
-        if self._group(entry) not in (UNCHANGED, status.st_gid):
-            what |= GROUP
+        if self._keeps_ids:
+            what |= OWNER * (self._user(entry) not in (UNCHANGED, status.st_uid))
+            what |= GROUP * (self._group(entry) not in (UNCHANGED, status.st_gid))
         if self._reads_xattrs:
             here, there = set(xattrs.read(place, self._wants)), set(self._xattrs(entry))
             for name, _ in here ^ there:
                 what |= ACL if name in xattrs.ACLS else XATTR
         return what
 
-    def apply(self, fd: int, entry: Entry, *, mtime_ns: int | None = None, mode: int = 0) -> None:
-        """To what `fd` holds, which may be an O_PATH descriptor. `mode`: bits to add for now. Raises OSError,
-        RefusedError."""
-        path, _ = xattrs.held(fd)
-        status = os.fstat(fd)
-        owner, group = self._user(entry), self._group(entry)
+    def apply(self, what: int | bytes, entry: Entry, *, mtime_ns: int | None = None, mode: int = 0) -> None:
+        """To what is open as `what`, a descriptor or, where that is one of O_PATH, its path (`held_name`). `mode`: bits
+        to add for now. Raises OSError, RefusedError."""
+        status = os.stat(what)  # noqa: PTH116  (a descriptor, or a path of bytes)
+        owner, group = (self._user(entry), self._group(entry)) if self._keeps_ids else (UNCHANGED, UNCHANGED)
         if owner not in (UNCHANGED, status.st_uid) or group not in (UNCHANGED, status.st_gid):
             try:
-                os.chown(path, owner, group)
+                os.chown(what, owner, group)
             except PermissionError as error:
                 self._note("owners and groups", error.strerror or "", entry)
         if self._reads_xattrs:
-            failed = xattrs.synchronise(fd, self._xattrs(entry), self._wants)
+            failed = xattrs.synchronise(what, self._xattrs(entry), self._wants)
             if failed is not None:
                 self._note("extended attributes and ACLs", failed.strerror or "", entry)
         if not stat.S_ISLNK(status.st_mode):
             # last: chown(2) clears bits of the mode, and an ACL's mask is a part of it
-            os.chmod(path, self.mode(entry) | mode)  # noqa: PTH101
+            os.chmod(what, self.mode(entry) | mode)  # noqa: PTH101
         time_ns = entry.mtime_ns if mtime_ns is None else mtime_ns
-        os.utime(path, ns=(time_ns, time_ns))
+        os.utime(what, ns=(time_ns, time_ns))
 
     def settle(self, fd: int, entry: Entry) -> None:
         """Mode and time of a directory that is filled, where they are not as announced yet. Raises OSError."""

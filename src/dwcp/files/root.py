@@ -111,12 +111,13 @@ def open_regular(name: bytes, parent: int, flags: int = os.O_RDONLY) -> int:
 
 
 @contextmanager
-def held_name(name: bytes, parent: int, *, directory: bool = False) -> Iterator[int]:
-    """Whatever has a name in a held directory, a symlink too, without opening its content, which its mode may forbid.
-    Raises OSError: ENOTDIR where it has to be a directory and is none."""
+def held_name(name: bytes, parent: int, *, directory: bool = False) -> Iterator[bytes]:
+    """Whatever has a name in a held directory, a symlink too, without opening its content, which its mode may forbid: a
+    path that leads to just that, and for which a symlink counts as any other file. Raises OSError: ENOTDIR where it has
+    to be a directory and is none."""
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY * directory, dir_fd=parent)
     try:
-        yield fd
+        yield b"/proc/self/fd/%d" % fd
     finally:
         os.close(fd)
 

@@ -86,12 +86,13 @@ class Scan:
             with self._root.directory(parts) as fd, os.scandir(fd) as names:
                 if level is not None:
                     level = merge.enter(level, path, fd)
+                rules = level if level is not None and level.rules else None
                 for entry in names:
                     name = os.fsencode(entry.name)
                     if not parts and name == STAGING:
                         continue
                     child = path + b"/" + name if path else name
-                    if level is not None and level.excludes(child, directory=entry.is_dir(follow_symlinks=False)):
+                    if rules is not None and rules.excludes(child, directory=entry.is_dir(follow_symlinks=False)):
                         continue
                     try:
                         found = self.look(child, name, fd)

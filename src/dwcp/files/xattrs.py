@@ -28,13 +28,13 @@ _ACL_USER, _ACL_GROUP = 0x02, 0x08
 """Tags of entries for a named user and a named group (linux/posix_acl.h)."""
 
 
-Place: TypeAlias = tuple[bytes, bool]
-"""A path, and whether its last component, a link of proc(5), is followed."""
+Place: TypeAlias = tuple[int | bytes, bool]
+"""A descriptor or path, and whether a path's last component is followed."""
 
 
-def held(fd: int) -> Place:
-    """What a descriptor holds, opened with O_PATH or otherwise; a symlink too."""
-    return b"/proc/self/fd/%d" % fd, True
+def held(what: int | bytes) -> Place:
+    """What is open: a descriptor, or the path of one in proc(5)."""
+    return what, True
 
 
 def below(directory: int, name: bytes) -> Place:
@@ -59,8 +59,10 @@ def read(place: Place, wants: Callable[[bytes], bool]) -> list[Xattr]:
     """In the order of their names; none where the file system has none. Raises OSError: E2BIG when they are more than
     can be sent."""
     path, follow = place
+    # of a descriptor nothing can be followed, and saying so is an error
+    how = {} if isinstance(path, int) else {"follow_symlinks": follow}
     try:
-        names = sorted(os.fsencode(name) for name in os.listxattr(path, follow_symlinks=follow))
+        names = sorted(os.fsencode(name) for name in os.listxattr(path, **how))
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return []
@@ -70,7 +72,7 @@ def read(place: Place, wants: Callable[[bytes], bool]) -> list[Xattr]:
         if not wants(name):
             continue
         try:
-            found.append((name, os.getxattr(path, name, follow_symlinks=follow)))
+            found.append((name, os.getxattr(path, name, **how)))
         except OSError as error:
             if error.errno != errno.ENODATA:
                 raise
@@ -80,16 +82,15 @@ def read(place: Place, wants: Callable[[bytes], bool]) -> list[Xattr]:
     return found
 
 
-def synchronise(fd: int, wanted_now: list[Xattr], wants: Callable[[bytes], bool]) -> OSError | None:
+def synchronise(what: int | bytes, wanted_now: list[Xattr], wants: Callable[[bytes], bool]) -> OSError | None:
     """Makes those of what is held that `wants` names as they are wanted. The last failure of those in NOT_KEPT; raises
     other OSErrors."""
     failed: OSError | None = None
-    place = held(fd)
-    path, _ = place
+    place = held(what)
     there, desired = dict(read(place, wants)), dict(wanted_now)
     for name in [name for name in there if name not in desired and name != SELINUX]:
         try:
-            os.removexattr(path, name)
+            os.removexattr(what, name)
         except OSError as error:
             if error.errno not in NOT_KEPT:
                 raise
@@ -98,7 +99,7 @@ def synchronise(fd: int, wanted_now: list[Xattr], wants: Callable[[bytes], bool]
         if there.get(name) == value:
             continue
         try:
-            os.setxattr(path, name, value)
+            os.setxattr(what, name, value)
         except OSError as error:
             if error.errno not in NOT_KEPT:
                 raise

@@ -246,36 +246,49 @@ class Level:
     items: tuple[Item, ...]
     parser: Parser
     at_sender: bool
-    merged: tuple[tuple[Rule, ...], ...] = ()
+    merged: tuple[tuple[Rule, ...], ...]
     """For each dir-merge, in their order: the rules of this directory, then those of the ones above."""
+    rules: tuple[Rule, ...]
+    """All that count at this side, in their order."""
+
+    @classmethod
+    def top(cls, items: Iterable[Item], parser: Parser, *, at_sender: bool) -> Level:
+        """Above the tree's root."""
+        kept = tuple(items)
+        merged = tuple(() for item in kept if isinstance(item, DirMerge))
+        return cls(kept, parser, at_sender, merged, _in_effect(kept, merged, at_sender))
 
     def enter(self, path: bytes, files: dict[bytes, bytes]) -> Level:
         """For the directory `path`, in which `files` of `merge_names` have that content. Raises UsageError."""
         merges = [item for item in self.items if isinstance(item, DirMerge)]
-        if not merges:
-            return self
-        above = self.merged or ((),) * len(merges)
         merged = []
-        for merge, inherited in zip(merges, above, strict=True):
+        for merge, inherited in zip(merges, self.merged, strict=True):
             kept = inherited if merge.inherited else ()
             if merge.name in files:
                 where = path + b"/" + merge.name if path else merge.name
                 rules, cleared = self.parser.file(files[merge.name], merge.form, base=path, where=where)
                 kept = (*rules, *(() if cleared else kept))
             merged.append(kept)
-        return replace(self, merged=tuple(merged))
+        if tuple(merged) == self.merged:
+            return self
+        effect = _in_effect(self.items, tuple(merged), self.at_sender)
+        return replace(self, merged=tuple(merged), rules=effect)
 
     def excludes(self, path: bytes, *, directory: bool, dying: bool = False) -> bool:
         """Whether a name is left out: at the sender from the transfer, at the receiver from deletion. `dying`: the
         directory that it is in is being deleted."""
-        merged = iter(self.merged)
-        for item in self.items:
-            for rule in (item,) if isinstance(item, Rule) else next(merged, ()):
-                if not (rule.sender if self.at_sender else rule.receiver) or (dying and rule.perishable):
-                    continue
-                if rule.pattern.matches(path, directory=directory) is not rule.negated:
-                    return not rule.include
+        for rule in self.rules:
+            if dying and rule.perishable:
+                continue
+            if rule.pattern.matches(path, directory=directory) is not rule.negated:
+                return not rule.include
         return False
+
+
+def _in_effect(items: tuple[Item, ...], merged: tuple[tuple[Rule, ...], ...], at_sender: bool) -> tuple[Rule, ...]:
+    following = iter(merged)
+    rules = [rule for item in items for rule in ((item,) if isinstance(item, Rule) else next(following))]
+    return tuple(rule for rule in rules if (rule.sender if at_sender else rule.receiver))
 
 
 def top_level(
@@ -284,4 +297,4 @@ def top_level(
     """Above the tree's root; None where nothing can be excluded. Raises UsageError."""
     parser = Parser(delete_excluded=delete_excluded)
     items = [*parser.rules(filters), *([IGNORE_FILES] if ignore_files else [])]
-    return Level(tuple(items), parser, at_sender) if items else None
+    return Level.top(items, parser, at_sender=at_sender) if items else None

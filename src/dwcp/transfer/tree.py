@@ -122,8 +122,8 @@ class TreeKeeper:
             os.mkdir(name, OWNER_ALL, dir_fd=parent)
         elif not what & ~TIME and status is not None and status.st_mode & OWNER_ALL == OWNER_ALL:
             return what
-        with held_name(name, parent, directory=True) as fd:
-            self._attributes.apply(fd, entry, mode=OWNER_ALL)
+        with held_name(name, parent, directory=True) as held:
+            self._attributes.apply(held, entry, mode=OWNER_ALL)
         return what
 
     def place_link_or_special(self, target: Parts, entry: Entry) -> int:
@@ -136,21 +136,21 @@ class TreeKeeper:
         self.make_room(status, target)
         temporary = self._staging.new_name()
         special.make(entry, temporary, self._staging.fd, self._attributes)
-        with held_name(temporary, self._staging.fd) as fd:
-            self._attributes.apply(fd, entry)
+        with held_name(temporary, self._staging.fd) as held:
+            self._attributes.apply(held, entry)
         self.publish(temporary, name, parent, target)
         return what
 
     def adjust(self, name: bytes, parent: int, entry: Entry, seen: os.stat_result) -> bool:
         """Gives what was `seen` there the metadata that was announced. False for what has other names too: they may be
         outside of the export. Raises OSError; RefusedError also where something else is there now."""
-        with held_name(name, parent) as fd:
-            status = os.fstat(fd)
+        with held_name(name, parent) as held:
+            status = os.stat(held)  # noqa: PTH116  (a path of bytes)
             if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
                 raise RefusedError(f"{display(entry.path)} was replaced by something else just now; send it again")
             if status.st_nlink > 1:
                 return False
-            self._attributes.apply(fd, entry)
+            self._attributes.apply(held, entry)
             return True
 
     def place_hardlink(self, target: Parts, first: Parts) -> int:

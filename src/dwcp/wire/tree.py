@@ -62,7 +62,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
 
 def xattrs_size(entry: Entry) -> int:
     """Bytes of its extended attributes."""
-    return sum(len(name) + len(value) for name, value in entry.xattrs)
+    return sum(len(name) + len(value) for name, value in entry.xattrs) if entry.xattrs else 0
 
 
 Kept: TypeAlias = Literal["modes", "owner", "group", "special", "acls", "xattrs", "security"]
