@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-loopback bench-scrape bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -41,6 +41,10 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
+
+bench-trees: $(VENV)/dev.stamp  ## 200,000 small files on loopback beside rsync and rclone, first and second time
+	scripts/install-test-tools.sh peers
+	$(BIN)/python -m bench.trees
 
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape

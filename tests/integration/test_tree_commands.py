@@ -1,4 +1,4 @@
-"""`dwcp send` and `dwcp get` with the options that are rsync's: how they are read, ordered, refused; what they print."""
+"""`dwcp send` and `get` with the options that are rsync's: how they are read, ordered, refused; what they print."""
 
 from __future__ import annotations
 
