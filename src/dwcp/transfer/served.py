@@ -25,7 +25,7 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import RDMA
+from dwcp.wire.handshake import RDMA, SEGMENT
 from dwcp.wire.paths import STAGING, check_relative, display
 from dwcp.wire.tree import TreeOptions
 
@@ -75,9 +75,10 @@ class ServedSession:
     def round_trip_seconds(self) -> float | None:
         return self._channel.link.round_trip_seconds()
 
-    def claim(self, stream: int) -> bool:
+    def claim(self, stream: int, *, probe: bool = False) -> bool:
         """False for a stream number that was used before, or where no transfer begins on the session; it may have
-        overtaken its transfer's OPEN on the way, so a while is waited for that. Where true, `release` it in the end.
+        overtaken its transfer's OPEN on the way, so a while is waited for that. A probe is for a session without a
+        transfer, which has one at a time. Where true, `release` it in the end.
 
         Raises RefusedError when there are too many streams.
         """
@@ -86,8 +87,12 @@ class ServedSession:
                 raise RefusedError(f"a session has at most {m.MAX_STREAMS} data connections at one time")
             if stream in self._claimed:
                 return False
+            if probe and (self._engine is not None or self._joined):
+                return False
             self._claimed.add(stream)
             self._joined += 1
+            if probe:
+                return True
             self._idle.wait_for(lambda: self._engine is not None or self.ended.is_set(), OVERTAKEN)
             joins = self._engine is not None
             self._joined -= not joins
@@ -98,13 +103,13 @@ class ServedSession:
         with self._lock:
             self._joined -= 1
 
-    def interrupt(self, why: str) -> None:
+    def interrupt(self, why: DwcpError) -> None:
         """Ends the transfer, if there is one, and the session."""
         engine = self._engine
         if engine is None:
             self._channel.link.shutdown()
             return
-        engine.tell_and_abort(Interrupted(why))
+        engine.tell_and_abort(why)
         shutdown_later(self._channel.link)
 
     def serve(self) -> None:
@@ -179,7 +184,7 @@ class ServedSession:
             return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        name = board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")))
         log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
@@ -299,6 +304,9 @@ class ServedSession:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
         self._source = TreeSource(root, target, request.tree or TreeOptions())
+        kept = None
+        if SEGMENT in self.features:
+            kept = self._node.kept_copies(self.peer, b"get " + request.path, self.round_trip_seconds())
         return Sender(
             self._source,
             self._channel,
@@ -309,6 +317,7 @@ class ServedSession:
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
             tree=request.tree or TreeOptions(),
+            kept=kept,
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:
