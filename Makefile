@@ -9,7 +9,8 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-loopback bench-scrape bench-trees bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dist clean
+.PHONY: bench-delta bench-forecast bench-loopback bench-scrape bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -57,6 +58,10 @@ bench-delta: $(VENV)/dev.stamp  ## deltas of real and adversarial pairs beside t
 	scripts/install-test-tools.sh deltas
 	$(BIN)/python -m bench.delta
 
+bench-forecast: $(VENV)/dev.stamp  ## forecasts beside the usual ones on measured series (DWCP_TRACES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench-forecast]'
+	$(BIN)/python -m bench.forecast
+
 dashboard: $(VENV)/dev.stamp  ## what Grafana imports, from its code
 	$(BIN)/python deployments/grafana/generate.py > deployments/grafana/dwcp-manager.json
 
@@ -70,7 +75,7 @@ docs: $(VENV)/dev.stamp  ## the pages that are made from the code
 
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
-	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma $(LOCK_FLAGS) -o requirements/dev.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma --extra prediction --extra plot $(LOCK_FLAGS) -o requirements/dev.lock
 	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak $(LOCK_FLAGS) -o requirements/soak.lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 

@@ -1,6 +1,7 @@
 """An emulated long link between two network namespaces, `wa` and `wb`: `tc netem` where the kernel has it, else the
-program that the environment's DWCP_WANLINK names (called as `PROGRAM up --rate MBIT --delay MS --loss PERCENT` and
-`PROGRAM down`; it has to leave the namespaces wa, 10.99.0.1, and wb, 10.99.0.2). Nothing leaves the machine."""
+program that the environment's DWCP_WANLINK names (called as `PROGRAM up --rate MBIT --delay MS --loss PERCENT`, with
+`--trace FILE` for a rate that varies, and `PROGRAM down`; it has to leave the namespaces wa, 10.99.0.1, and wb,
+10.99.0.2). Nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -42,14 +43,17 @@ class Profile:
 
 
 @contextlib.contextmanager
-def link(profile: Profile, congestion: str) -> Iterator[None]:
-    """The link is there inside of the block, with `congestion` as both ends' default. Raises NoLinkError."""
+def link(profile: Profile, congestion: str, trace: Path | None = None) -> Iterator[None]:
+    """The link is there inside of the block, with `congestion` as both ends' default. Raises NoLinkError.
+
+    `trace`: a file with the rate of each second in Mbit/s, from the sender to the receiver, which netem cannot follow.
+    """
     if os.geteuid() != 0:
         raise NoLinkError("network namespaces need root")
     if shutil.which("ip") is None:
         raise NoLinkError("iproute2 is not installed")
     emulator = os.environ.get("DWCP_WANLINK", "")
-    down = _netem(profile) if _has_netem() else _program(emulator, profile)
+    down = _netem(profile) if trace is None and _has_netem() else _program(emulator, profile, trace)
     try:
         _write_hosts()
         for namespace in (SENDER, RECEIVER):
@@ -74,12 +78,14 @@ def inside(namespace: str, *command: str | Path) -> list[str]:
     return ["ip", "netns", "exec", namespace, *map(str, command)]
 
 
-def _program(emulator: str, profile: Profile) -> Callable[[], None]:
+def _program(emulator: str, profile: Profile, trace: Path | None) -> Callable[[], None]:
     if not emulator:
-        raise NoLinkError("this kernel has no netem, and DWCP_WANLINK names no other emulator")
+        lacking = "this kernel has no netem" if trace is None else "netem follows no trace"
+        raise NoLinkError(f"{lacking}, and DWCP_WANLINK names no other emulator")
     _run(
         *(emulator, "up", "--rate", f"{profile.rate:g}"),
         *("--delay", f"{profile.round_trip / 2:g}", "--loss", f"{profile.loss:g}"),
+        *(("--trace", str(trace)) if trace is not None else ()),
     )
     return lambda: _run(emulator, "down")
 

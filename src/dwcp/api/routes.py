@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug
+from dwcp.api import debug, forecasts
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
@@ -66,6 +66,7 @@ def transfer_document(status: TransferStatus) -> dict[str, Any]:
         "rate_bits_per_second": status.rate,
         "ratio": status.ratio,
         "eta_seconds": status.eta_seconds,
+        "eta_range_seconds": status.eta_range,
     }
 
 
@@ -167,6 +168,8 @@ _TRANSFER = _obj(
     rate_bits_per_second="number",
     ratio="number",
     eta_seconds={"type": ["number", "null"]},
+    eta_range_seconds={"type": ["array", "null"], "items": {"type": "number"}},
+    foreseen=_obj(low="number", rate="number", high="number") | {"type": ["object", "null"]},
 )
 _HEALTH = _obj(
     status={"enum": list(Status)},
@@ -271,6 +274,7 @@ ENDPOINTS = (
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
+    *forecasts.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 

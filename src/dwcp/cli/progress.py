@@ -171,6 +171,7 @@ class JsonReporter(Reporter):
             seconds=round(status.seconds, 3),
             streams=status.streams,
             eta_seconds=None if status.eta_seconds is None else round(status.eta_seconds, 1),
+            eta_range_seconds=None if status.eta_range is None else [round(seconds, 1) for seconds in status.eta_range],
         )
 
     def done(self, result: TransferResult) -> None:
@@ -226,8 +227,15 @@ def describe(status: TransferStatus) -> str:
         f"{status.streams} streams",
     ]
     if eta is not None and status.bytes_done < status.bytes_total:
-        parts.append(f"{format_duration(float(round(eta)))} left")
+        parts.append(f"{format_duration(float(round(eta)))} left{_range(status)}")
     return ", ".join(parts)
+
+
+def _range(status: TransferStatus) -> str:
+    if status.eta_range is None:
+        return ""
+    best, worst = (format_duration(float(round(seconds))) for seconds in status.eta_range)
+    return f" ({best} to {worst})"
 
 
 def brief(status: TransferStatus) -> str:

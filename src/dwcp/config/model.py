@@ -186,21 +186,42 @@ class Compression(Section):
 
 
 class Prediction(Section):
-    """Forecasts of a link."""
+    """Forecasts of the link to each peer that has an address."""
 
-    enabled: bool = flag(False, f"Prediction {UNAVAILABLE}.")
+    enabled: bool = flag(False, "Measure links and forecast them.")
     model_type: Literal["lstm", "arima", "ewma", "last", "auto"] = choice(
-        "lstm", "Model.", "lstm", "arima", "ewma", "last", "auto"
+        "lstm",
+        "Model. auto: of all of them the one that was best on this link lately. lstm, arima and auto need the extra "
+        "`prediction`.",
+        "lstm",
+        "arima",
+        "ewma",
+        "last",
+        "auto",
     )
-    prediction_horizon: Duration = duration("5m", "1s", "1d", "How far ahead.")
-    update_interval: Duration = duration("30s", "1s", "1d", "How often.")
-    history_window: Duration = duration("1h", "1m", "30d", "What is kept.")
-    confidence_level: float = number(0.95, 0.5, 0.999, "Share of outcomes that the interval should hold.")
+    weights: str = string(
+        "",
+        'an absolute path, or "" for those of the package',
+        "Weights of lstm (ONNX) from `python -m dwcp.prediction.train`.",
+        r"^(/.*)?$",
+    )
+    prediction_horizon: Duration = duration("5m", "1s", "1d", "How far ahead: the mean rate from now until then.")
+    update_interval: Duration = duration("30s", "1s", "1d", "How often each link is forecast anew.")
+    history_window: Duration = duration("1h", "1m", "30d", "How old a measurement may be to count.")
+    confidence_level: float = number(
+        0.95, 0.5, 0.999, "Share of outcomes that the interval around a forecast should hold."
+    )
+    probe_budget: Size = size(
+        64 * MIB, 0, 64 * GIB, "Bytes an hour that probes of each link may send while it is idle; 0: no probes."
+    )
+    forecast_eta: bool = flag(True, "Tell the time that a transfer still needs as a range, by the forecast.")
+    forecast_streams: bool = flag(False, "Begin a transfer with streams for the rate that is forecast.")
 
-    @field_validator("enabled")
-    @classmethod
-    def _enabled(cls, value: bool) -> bool:
-        return _not_available("prediction", value)
+    @model_validator(mode="after")
+    def _horizon_is_measured(self) -> Prediction:
+        if self.prediction_horizon > self.history_window:
+            raise ValueError("prediction_horizon is longer than history_window: no forecast could ever be judged")
+        return self
 
 
 class Sync(Section):

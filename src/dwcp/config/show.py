@@ -11,7 +11,13 @@ from dwcp.config.model import Config
 from dwcp.units import format_duration, format_rate, format_size
 
 _RESTART = ("enabled", "version", "node.name", "storage.state_dir", "http.", "security.", "transport.listen")
-_RESTART_ALSO = ("transport.enable_rdma", "transport.rdma_", "node.log_format", "debug.heap_frames")
+_RESTART_ALSO = (
+    "transport.enable_rdma",
+    "transport.rdma_",
+    "node.log_format",
+    "debug.heap_frames",
+    "prediction.enabled",
+)
 WITHOUT_EFFECT = (
     "compression.enable_dictionary",
     "compression.dictionary_update_interval",
@@ -48,6 +54,13 @@ def summary(config: Config) -> list[str]:
         f"exports: {', '.join(f'{name} = {export.path}' for name, export in config.storage.exports.items()) or 'none'}",
         f"peers: {', '.join(config.peers) or 'none'}",
     ]
+    p = config.prediction
+    if p.enabled:
+        lines.append(
+            f"links are forecast by {p.model_type} every {format_duration(p.update_interval)} for "
+            f"{format_duration(p.prediction_horizon)}, probes of idle ones send at most "
+            f"{format_size(p.probe_budget)} an hour"
+        )
     if not config.enabled:
         lines.append("enabled is false: nothing will be transferred")
     if t.enable_rdma:

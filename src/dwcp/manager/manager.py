@@ -24,15 +24,18 @@ from dwcp.manager.descriptors import DescriptorsComponent
 from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PruningComponent, TransportComponent
 from dwcp.manager.peers import PeersComponent
+from dwcp.manager.prediction import PredictionComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.durations import Durations
+from dwcp.prediction.predictor import LinkView
 from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
+from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth, node_health
@@ -100,6 +103,7 @@ class Manager:
                 self._server.node, lambda: self._config, self._recorder.note, lambda: self._look_soon("peers")
             )
             self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
+            self._prediction = PredictionComponent(self._server, lambda: self._config, self._peers.latency)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
                 self,
@@ -140,6 +144,8 @@ class Manager:
                 self._peers: ("transport",),
                 PruningComponent(lambda: self._config): ("state",),
             }
+            if self._config.prediction.enabled:
+                components[self._prediction] = ("transport",)
         return components
 
     def _ports(self) -> dict[int, str]:
@@ -208,7 +214,14 @@ class Manager:
         node = config.node.model_copy(update={"name": old.node.name, "log_format": old.node.log_format})
         storage = config.storage.model_copy(update={"state_dir": old.storage.state_dir})
         debug = config.debug.model_copy(update={"heap_frames": old.debug.heap_frames})
-        kept = {"debug": debug, "enabled": old.enabled, "http": old.http, "security": old.security}
+        prediction = config.prediction.model_copy(update={"enabled": old.prediction.enabled})
+        kept = {
+            "debug": debug,
+            "prediction": prediction,
+            "enabled": old.enabled,
+            "http": old.http,
+            "security": old.security,
+        }
         return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
 
     @property
@@ -264,6 +277,14 @@ class Manager:
 
     def throughput(self) -> tuple[float, float]:
         return self._metrics.throughput()
+
+    def links(self) -> Mapping[str, LinkView]:
+        return self._prediction.links()
+
+    def link_samples(self, peer: str) -> list[Sample]:
+        if peer not in self._config.peers:
+            raise NotFoundError(f"no peer {peer!r}; there are: {', '.join(sorted(self._config.peers)) or 'none'}")
+        return self._prediction.samples(peer)
 
     def memory(self) -> MemoryStatus:
         return self._memory.status()

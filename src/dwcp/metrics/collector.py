@@ -44,6 +44,44 @@ class NodeCollector(Collector):
         yield from self._memory()
         yield from self._transport()
         yield from self._transfers()
+        yield from self._links()
+
+    def _links(self) -> Iterator[Metric]:
+        rate = GaugeMetricFamily(
+            "dwcp_prediction_rate_bits_per_second",
+            "Forecast of the mean rate of the link over prediction_horizon: median, and bounds of the interval.",
+            labels=["peer", "bound"],
+        )
+        error = GaugeMetricFamily(
+            "dwcp_prediction_error_bits_per_second",
+            "Mean absolute error of the forecasts whose time has come, recent ones weighing more, beside that of the "
+            "last value.",
+            labels=["peer", "of"],
+        )
+        outcomes = CounterMetricFamily(
+            "dwcp_prediction_outcomes", "Forecasts whose time has come.", labels=["peer", "covered"]
+        )
+        model = GaugeMetricFamily(
+            "dwcp_prediction_model_error_ratio",
+            "Error of each model relative to the last value's, by which auto chooses.",
+            labels=["peer", "model"],
+        )
+        samples = GaugeMetricFamily(
+            "dwcp_prediction_measurements", "Measurements that the newest forecast was made from.", labels=["peer"]
+        )
+        for peer, link in self._view.links().items():
+            if link.forecast is not None:
+                rate.add_metric([peer, "median"], link.forecast.rate)
+                rate.add_metric([peer, "low"], link.forecast.low)
+                rate.add_metric([peer, "high"], link.forecast.high)
+                samples.add_metric([peer], link.forecast.measurements)
+            error.add_metric([peer, "forecast"], link.score.error)
+            error.add_metric([peer, "last value"], link.score.last_error)
+            outcomes.add_metric([peer, "yes"], link.score.covered)
+            outcomes.add_metric([peer, "no"], link.score.outcomes - link.score.covered)
+            for name, ratio in link.score.models.items():
+                model.add_metric([peer, name], ratio)
+        yield from (rate, error, outcomes, model, samples)
 
     def _manager(self) -> Iterator[Metric]:
         view = self._view

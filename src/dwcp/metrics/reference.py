@@ -9,9 +9,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from dwcp.config import Config
+from dwcp.forecast.forecaster import Forecast, Score
 from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
+from dwcp.prediction.predictor import LinkView
+from dwcp.store.links import Sample
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import ComponentHealth, NodeHealth, Status, node_health
 from dwcp.supervise.memory import MemoryStatus
@@ -56,6 +59,13 @@ class _Example:
 
     def sockets(self) -> tuple[Mapping[str, str], list[str]]:
         return {}, []
+
+    def links(self) -> Mapping[str, LinkView]:
+        forecast = Forecast(0.0, 300.0, 0.0, 0.0, 0.0, 0.95, "lstm", 0)
+        return {"": LinkView(forecast, Score(models={"lstm": 1.0}))}
+
+    def link_samples(self, peer: str) -> list[Sample]:
+        return []
 
     def memory(self) -> MemoryStatus:
         return MemoryStatus()

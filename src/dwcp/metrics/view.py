@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from dwcp.config import Config
+from dwcp.prediction.predictor import LinkView
+from dwcp.store.links import Sample
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth
 from dwcp.supervise.memory import MemoryStatus
@@ -50,6 +52,15 @@ class NodeView(Protocol):
 
     def sockets(self) -> tuple[Mapping[str, str], list[str]]:
         """What the transport's sockets really have, and what they were refused."""
+        ...
+
+    def links(self) -> Mapping[str, LinkView]:
+        """Forecasts, by peer; empty without prediction."""
+        ...
+
+    def link_samples(self, peer: str) -> list[Sample]:
+        """What was measured of the link to a peer, oldest first; reads the disk, and may be called from any thread.
+        Raises NotFoundError for a peer that is not configured."""
         ...
 
     def memory(self) -> MemoryStatus:

@@ -34,7 +34,7 @@ from dwcp.store.records import DamagedError, seal, unseal_all
 DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
-    {"logs", "snapshots", "baselines", "senders", "lock", "breakers", "run.json", "health-probe"}
+    {"logs", "snapshots", "baselines", "senders", "links", "lock", "breakers", "run.json", "health-probe"}
     | {"restore", "restore.unfinished"}
 )
 """Names in the state directory that are records, copies, or of the running process alone; everything else is state, so

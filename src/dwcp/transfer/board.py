@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from dwcp.errors import NotFoundError
+from dwcp.forecast.eta import Rates
 
 RECENT_TRANSFERS = 200
 """How many ended transfers are kept for `GET /transfers`: a screenful for people, under 100 KB of memory."""
@@ -58,6 +59,8 @@ class TransferStatus:
     """All that this transfer put on the network, both ways: TCP payload with TLS records and retransmissions."""
     streams: int = 0
     error: str = ""
+    foreseen: Rates | None = None
+    """What the link is forecast to carry; None where nobody forecasts it."""
 
     @property
     def rate(self) -> float:
@@ -68,6 +71,15 @@ class TransferStatus:
     def ratio(self) -> float:
         """Bytes of content settled per byte on the wire; 0 while nothing was sent."""
         return self.bytes_done / self.wire_bytes if self.wire_bytes else 0.0
+
+    @property
+    def eta_range(self) -> tuple[float, float] | None:
+        """Seconds to go at best and at worst, by the forecast of the link; None without one."""
+        left = self.bytes_total - self.bytes_done
+        if self.foreseen is None or left < 0 or self.state is not State.RUNNING:
+            return None
+        best, _, worst = self.foreseen.seconds(left / (self.ratio or 1.0), self.eta_seconds)
+        return best, worst
 
     @property
     def eta_seconds(self) -> float | None:

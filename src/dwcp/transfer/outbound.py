@@ -25,6 +25,7 @@ from dwcp.store.path_memory import PathMemory, recall
 from dwcp.transfer.ahead import worth_beginning
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
+from dwcp.transfer.foresight import Foresight
 from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
@@ -94,6 +95,7 @@ class Outbound:
         self._streams: StreamKeeper | None = None
         self._most_streams = 0
         self._memory: PathMemory | None = None
+        self._foresight = Foresight(node.config, order.peer) if order.source is not None else None
         self._began = time.monotonic()
         self._sockets: dict[str, str] = {}
         self._warnings: list[str] = []
@@ -129,6 +131,8 @@ class Outbound:
             done.set()
             reporter.join()
             board.end(self.id, state, text)
+            if self._foresight is not None:
+                self._foresight.close()
         return result
 
     def status(self, status: TransferStatus) -> TransferStatus:
@@ -142,6 +146,7 @@ class Outbound:
             streams=self._streams.live if self._streams is not None else 0,
             wire_bytes=sum(self._meter.read()),
             seconds=seconds,
+            foreseen=self._foresight.rates() if self._foresight is not None else None,
         )
 
     def _report(self, done: threading.Event) -> None:
@@ -235,7 +240,10 @@ class Outbound:
         rdma = self._node.rdma
         if rdma.required and not session.rdma:
             raise DwcpError(f"{rdma.problem() or f'{order.peer} does not offer RDMA'}, {REQUIRED}")
-        known = self._memory = recall(Path(config.storage.state_dir), order.peer, config.transport.congestion_algorithm)
+        known = recall(Path(config.storage.state_dir), order.peer, config.transport.congestion_algorithm)
+        if known is not None and self._foresight is not None:
+            known = self._foresight.adapt(known)
+        self._memory = known
         leaf = USUAL_LOG
         if "leaf" in session.features:
             leaf = leaf_log(

@@ -31,6 +31,11 @@ class Pacer:
         self._looking = False
         self._telling = True
 
+    @property
+    def rate(self) -> int | None:
+        """Bits per second that all links share, as of the newest look; None for no limit."""
+        return self._rate
+
     def add(self, link: Link) -> None:
         with self._lock:
             self._links[link] = None

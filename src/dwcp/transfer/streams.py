@@ -12,8 +12,11 @@ from pathlib import Path
 import structlog
 
 from dwcp.errors import DwcpError, TemporaryError, UnreachableError
+from dwcp.forecast.sampling import Counts, Sampler, Stretch
+from dwcp.links.interface import Delivery
 from dwcp.links.sockopts import MODEL_BASED
 from dwcp.links.ucx import UcxEnd, UcxLink
+from dwcp.store import links
 from dwcp.store.path_memory import PathMemory, remember
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
@@ -87,6 +90,9 @@ class StreamKeeper:
         self._sharing: Set[int] = set()
         """Streams between which the limit is divided."""
         self._turns = Turns()
+        self._sampler = Sampler(now)
+        measures = node.config.prediction.enabled and isinstance(engine, Sender)
+        self._store = links.LinkStore(Path(node.config.storage.state_dir)) if measures else None
 
     def run(self) -> None:
         """Returns when the engine has finished and every stream has ended."""
@@ -113,6 +119,10 @@ class StreamKeeper:
                 threads.append(thread)
                 thread.start()
             threads = [thread for thread in threads if thread.is_alive()]
+        if self._store is not None:
+            now = time.monotonic()
+            self._keep(self._sampler.finish(now, self._counts(self._meter.delivery(), None)))
+            self._store.close()
         self._end(threads, PARTING if self._engine.error is None else 0.0)
         self._remember()
 
@@ -138,6 +148,8 @@ class StreamKeeper:
         trips = [trip for link in links[:LOOKED_AT] if (trip := link.round_trip_seconds())]
         round_trip = statistics.median(trips) if trips else self._session.channel.link.round_trip_seconds() or 0.0
         sends = isinstance(self._engine, Sender)
+        if self._store is not None:
+            self._keep(self._sampler.observe(now, self._counts(delivery, round_trip)))
         decision = self._tuner.observe(
             now,
             Sample(
@@ -161,6 +173,25 @@ class StreamKeeper:
                 with contextlib.suppress(TemporaryError):
                     # it broke just now, and its own thread knows what to do
                     channels[number].link.begin_model_anew()
+
+    def _counts(self, delivery: Delivery, round_trip: float | None) -> Counts:
+        starved = not self._engine.backlog()
+        return Counts(delivery.acked, delivery.resent, round_trip, starved, self._node.pacer.rate)
+
+    def _keep(self, stretch: Stretch | None) -> None:
+        if stretch is not None and self._store is not None:
+            self._store.add(
+                self._peer,
+                links.Sample(
+                    time.time(),
+                    stretch.seconds,
+                    stretch.rate,
+                    stretch.limited,
+                    "transfer",
+                    stretch.round_trip,
+                    stretch.loss,
+                ),
+            )
 
     def _remember(self) -> None:
         if self._tuner.goodput and self._engine.error is None:

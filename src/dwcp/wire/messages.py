@@ -33,6 +33,8 @@ SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
+MAX_FILL = 64 * 1024
+Fill: TypeAlias = Annotated[bytes, Meta(max_length=MAX_FILL)]
 Run: TypeAlias = tuple[Index, Index]
 MAX_RUNS = 8192
 """Of [first, count] pairs in one list: two such lists still fit a head."""
@@ -145,8 +147,11 @@ class Error(Message):
 
 
 class Ping(Message):
+    """`fill` means nothing: it is there to be carried, and shows what the link can carry."""
+
     kind = 8
     token: Count = 0
+    fill: Fill = b""
 
 
 class Pong(Message):
