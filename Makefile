@@ -9,8 +9,8 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean dashboard-assets man site \
-	bench-dashboard bench-delta bench-forecast bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
+.PHONY: bench-dashboard bench-delta bench-forecast bench-loopback bench-scrape bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -45,6 +45,10 @@ bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and
 
 bench-dashboard: $(VENV)/dev.stamp  ## what open dashboards cost a node
 	$(BIN)/python -m bench.dashboard
+
+bench-trees: $(VENV)/dev.stamp  ## 200,000 small files on loopback beside rsync and rclone, first and second time
+	scripts/install-test-tools.sh peers
+	$(BIN)/python -m bench.trees
 
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape

@@ -96,7 +96,7 @@ def _touch_pages(directory: Path) -> None:
 
 def _dwcp(lab: Lab, source: Path, checksum: str) -> float:
     sender, receiver = lab.nodes
-    command = [sys.executable, "-m", "dwcp.cli", "send", "--json", "--checksum", checksum]
+    command = [sys.executable, "-m", "dwcp.cli", "send", "--json", "--hash", checksum]
     command += ["--config", str(sender.config_file), str(source), f"{receiver.name}:inbox/copy"]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     done = json.loads(out.splitlines()[-1])

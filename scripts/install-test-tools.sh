@@ -6,6 +6,7 @@ set -euo pipefail
 
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
+package+=([debootstrap]=debootstrap)
 package+=([go]=golang-go [protoc]=protobuf-compiler)
 package+=([chromium]=chromium)
 package+=([jq]=jq [groff]=groff-base [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dwcp.errors import DwcpError, UnreachableError
 from dwcp.hde import codecs
@@ -96,7 +96,7 @@ class Attacker:
     def send(self, message: m.Message, body: bytes | None = None) -> None:
         self.channel.send(message, body)
 
-    def open(self, direction: str = "put", path: bytes = b"inbox/x", transfer: str = "evil", **options: bool) -> None:
+    def open(self, direction: str = "put", path: bytes = b"inbox/x", transfer: str = "evil", **options: Any) -> None:
         self.send(m.Open(transfer=transfer, direction=direction, path=path, **options))
         self.receive(m.Opened)
 

@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLI
 class Pair:
     """Node `b` listens and has an export `inbox`; node `a` knows it. Timeouts are short, pacing is off."""
 
-    def __init__(self, directory: Path, **settings: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, *, privileged: bool = False, **settings: dict[str, Any]) -> None:
         self.directory = directory
         self.inbox = directory / "inbox"
         self.inbox.mkdir(exist_ok=True)
@@ -52,7 +52,10 @@ class Pair:
         self.server_config = self._config(
             "b",
             peers={"a": {"fingerprint": a.fingerprint}},
-            exports={"inbox": {"path": str(self.inbox)}, "fixed": {"path": str(self.inbox), "read_only": True}},
+            exports={
+                "inbox": {"path": str(self.inbox), "privileged": privileged},
+                "fixed": {"path": str(self.inbox), "read_only": True},
+            },
             listen="127.0.0.1:0",
         )
         self.board = Board()

@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from dwcp.transfer.board import TransferStatus
     from dwcp.transfer.client import Peer, RemoteEntry, connect, fingerprint
     from dwcp.transfer.result import TransferResult
+    from dwcp.wire.tree import Change, TreeOptions
 
 _LATE = {
+    "Change": "dwcp.wire.tree",
     "Config": "dwcp.config",
     "Manager": "dwcp.manager.manager",
     "Peer": "dwcp.transfer.client",
     "RemoteEntry": "dwcp.transfer.client",
     "TransferResult": "dwcp.transfer.result",
     "TransferStatus": "dwcp.transfer.board",
+    "TreeOptions": "dwcp.wire.tree",
     "connect": "dwcp.transfer.client",
     "fingerprint": "dwcp.transfer.client",
     "load_config": "dwcp.config",
@@ -41,6 +44,7 @@ _LATE = {
 """Loaded at first use: `dwcp --help` needs none of them."""
 
 __all__ = [
+    "Change",
     "Config",
     "DwcpError",
     "Manager",
@@ -48,6 +52,7 @@ __all__ = [
     "RemoteEntry",
     "TransferResult",
     "TransferStatus",
+    "TreeOptions",
     "connect",
     "fingerprint",
     "load_config",

@@ -40,7 +40,7 @@ def test_there_and_back(files: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["prefix", "xor", "rsync", "bsdiff"])
 def test_algorithms(files: Path, algorithm: str) -> None:
-    more = ["--algorithm", algorithm, "--checksum", "blake3", "--seconds", "0.1"]
+    more = ["--algorithm", algorithm, "--hash", "blake3", "--seconds", "0.1"]
     assert run_dwcp("delta", "encode", files / "base", files / "new", files / "delta", *more).returncode == 0
     assert run_dwcp("delta", "decode", files / "base", files / "delta", files / "made").returncode == 0
     assert (files / "made").read_bytes() == NEW

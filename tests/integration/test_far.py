@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp.files.attributes import Attributes
 from dwcp.files.root import Root
 from dwcp.files.staging import Staging
 from dwcp.hde.hashes import XXH3
@@ -103,8 +104,9 @@ def test_a_part_is_resumed_in_leaves_of_another_size(tmp_path: Path) -> None:
     entry = Entry(path=b"", type="file", size=len(content), mtime_ns=1)
 
     def planner() -> Planner:
-        tree = TreeKeeper(root, (b"file",), staging, delete=False)
-        return Planner(root, (b"file",), tree, staging, XXH3, delta=False)
+        attributes = Attributes([], privileged=False)
+        tree = TreeKeeper(root, (b"file",), staging, attributes, None, None)
+        return Planner(root, (b"file",), tree, staging, attributes, XXH3, delta=False, compare=False, pretend=False)
 
     first = Incoming(0, entry, (b"file",), XXH3.size)
     with first.lock:

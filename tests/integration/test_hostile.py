@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dwcp.errors import AuthenticationError, DwcpError
+from dwcp.files.attributes import Attributes
 from dwcp.hde import codecs
 from dwcp.hde.hashes import MIN_LEAF, XXH3
 from dwcp.links.tcp import TcpLink
@@ -756,8 +759,9 @@ def test_a_symlink_in_a_directorys_place_is_not_followed(pair: Pair, watch: Watc
     assert outside.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_symlink_in_a_files_place_keeps_the_mode_of_what_it_points_to(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_in_a_files_place_keeps_the_mode_of_what_it_points_to(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[[Path, Path], None]
 ) -> None:
     """It appears between the look at the file and the change of its mode."""
     victim = tmp_path / "victim"
@@ -767,14 +771,16 @@ def test_a_symlink_in_a_files_place_keeps_the_mode_of_what_it_points_to(
     (tmp_path / "file").chmod(0o666)
     pair.send(tmp_path / "file", "inbox/file")
     (tmp_path / "file").chmod(0o777)
+    look = Attributes.differences
 
-    def swap(status: object, entry: object) -> bool:
+    def swap(self: Attributes, *seen: Any) -> int:
+        what = look(self, *seen)
         (pair.inbox / "file").unlink()
-        (pair.inbox / "file").symlink_to(victim)
-        return True
+        link(victim, pair.inbox / "file")
+        return what
 
-    monkeypatch.setattr("dwcp.transfer.plan._same_version", swap)
-    with pytest.raises(DwcpError, match="never followed"):
+    monkeypatch.setattr(Attributes, "differences", swap)
+    with pytest.raises(DwcpError, match="was replaced by something else just now"):
         pair.send(tmp_path / "file", "inbox/file")
     assert victim.stat().st_mode & 0o777 == 0o600
 

@@ -22,8 +22,9 @@ from dwcp.hde import codecs, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
 from dwcp.transfer import receiver, sender, session, source, work
-from dwcp.wire import frames, handshake, paths
+from dwcp.wire import frames, handshake, paths, tree
 from dwcp.wire import messages as m
+from dwcp.wire.tree import ALL_KEPT, Change, TreeOptions
 from tests import minimal_peer
 from tests.minimal_peer import LISTING, RemoteError, Session, leaves, root
 from tests.support import Pair, random_file, wait_until
@@ -250,9 +251,29 @@ def test_the_table_of_fields_is_the_code() -> None:
         assert order == list(by_name[name].__struct_fields__)
 
 
-@pytest.mark.parametrize("struct", [m.ListEntry, m.Entry, m.Packed])
+def test_the_options_of_a_tree_are_the_code() -> None:
+    documented = [(name, shown) for name, _, shown, _ in rows("### Tree options", 4)]
+    words = {False: "false", True: "true", None: "nil", b"": "empty", b"~": "`~`"}
+    coded = []
+    for field in msgspec.structs.fields(TreeOptions):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        shown = words[default] if default is None or isinstance(default, bool | bytes) else str(default)
+        coded.append((field.name, shown))
+    assert documented == coded
+    ((meaning,),) = ([text for name, _, _, text in rows("### Tree options", 4) if name == "keep"],)
+    assert re.findall(r"`(\w+)`", meaning) == list(ALL_KEPT)
+
+
+def test_the_bits_of_a_change_are_the_code() -> None:
+    sentence = section("### Changes").replace("\n", " ").partition("is a sum of:")[2]
+    bits = [int(bit) for bit in re.findall(r"(\d+) [a-zA-Z]", sentence)]
+    names = ["NEW", "CONTENT", "SIZE", "TIME", "MODE", "OWNER", "GROUP", "ACL", "XATTR", "DELETED", "SENT"]
+    assert bits == [getattr(tree, name) for name in names]
+
+
+@pytest.mark.parametrize("struct", [m.ListEntry, m.Entry, m.Packed, Change])
 def test_the_structures_in_fields_are_the_code(struct: type[msgspec.Struct]) -> None:
-    name = {m.ListEntry: "list entry", m.Entry: "entry", m.Packed: "packed"}[struct]
+    name = {m.ListEntry: "list entry", m.Entry: "entry", m.Packed: "packed", Change: "change"}[struct]
     (found,) = (row for row in rows("### Fields", 3) if row[0] == name)
     assert [element.split()[0] for element in found[2].split(", ")] == list(struct.__struct_fields__)
     assert (found[1] == "array") == struct.__struct_config__.array_like
@@ -274,6 +295,11 @@ def test_the_limits_are_the_code() -> None:
         "decoded ENTRIES": m.MAX_ENTRIES_SIZE,
         "weight of entries not settled, sender": work.MAX_UNSETTLED,
         "weight of entries not settled, receiver": work.MAX_UNSETTLED_AT_ONCE,
+        "extended attributes of an entry": tree.MAX_XATTRS,
+        "bytes of extended attributes of an entry": tree.MAX_XATTRS_SIZE,
+        "bytes of extended attributes that weigh 1": work.XATTRS_A_FILE,
+        "users, or groups, that are named": tree.MAX_IDENTITIES,
+        "filters": tree.MAX_FILTERS,
         "files in a PACK": m.MAX_PACK_FILES,
         "decoded PACK": work.PACK_BYTES,
         "file in a PACK of this implementation": work.PACK_FILE,

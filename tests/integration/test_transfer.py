@@ -341,20 +341,17 @@ def test_memory_does_not_grow_with_the_file(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_a_source_that_changes_is_not_passed_off_as_whole(pair: Pair, tmp_path: Path) -> None:
-    """The file is announced with one size and read with another."""
+    """The file is announced with one size and read with another, as often as it is tried."""
     random_file(tmp_path / "log", 3_000_000)
     original = os.preadv
-    grown = threading.Event()
 
-    def grow_once(fd: int, buffers: list[memoryview], offset: int) -> int:
-        if not grown.is_set():
-            grown.set()
-            with (tmp_path / "log").open("ab") as file:
-                file.write(b"more")
+    def grow(fd: int, buffers: list[memoryview], offset: int) -> int:
+        with (tmp_path / "log").open("ab") as file:
+            file.write(b"more")
         return original(fd, buffers, offset)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dwcp.transfer.source.os.preadv", grow_once)
+        patch.setattr("dwcp.transfer.source.os.preadv", grow)
         with pytest.raises(PartialError, match="changed while it was read"):
             pair.send(tmp_path / "log", "inbox/log")
     assert not (pair.inbox / "log").exists()

@@ -12,6 +12,7 @@ from dwcp.wire import frames
 from dwcp.wire import messages as m
 from dwcp.wire.frames import BodyError, FrameError, FrameReader
 from dwcp.wire.paths import MAX_NAME, MAX_PATH, check_relative, display
+from dwcp.wire.tree import ALL_KEPT, Change, TreeOptions
 
 few = settings(max_examples=100, deadline=None)
 """Messages are expensive to draw; what is rare is found over many runs, each with a seed of its own."""
@@ -26,12 +27,28 @@ paths = st.binary(max_size=300)
 entries = st.builds(
     m.Entry,
     path=paths,
-    type=st.sampled_from(["file", "dir", "symlink", "hardlink", "stream"]),
+    type=st.sampled_from(["file", "dir", "symlink", "hardlink", "stream", "fifo", "socket", "char", "block"]),
     mode=indexes,
     mtime_ns=st.integers(-(2**63), 2**63 - 1),
     size=st.integers(0, m.MAX_FILE),
     link=paths,
+    uid=st.none() | indexes,
+    gid=st.none() | indexes,
+    device=st.tuples(indexes, indexes),
+    sparse=st.booleans(),
+    xattrs=st.lists(st.tuples(st.binary(max_size=255), st.binary(max_size=300)), max_size=3),
 )
+identities = st.lists(st.tuples(indexes, st.binary(max_size=256)), max_size=3)
+options = st.builds(
+    TreeOptions,
+    keep=st.lists(st.sampled_from(ALL_KEPT), max_size=7),
+    filters=st.lists(st.binary(max_size=50), max_size=5),
+    max_delete=st.none() | counts,
+    dry_run=st.booleans(),
+    backup_dir=paths,
+    rate=counts,
+)
+changes = st.builds(Change, paths, st.text(max_size=16), indexes, paths)
 list_entries = st.builds(m.ListEntry, paths, names, counts, st.integers(-(2**63), 2**63 - 1), indexes, paths)
 packed = st.builds(m.Packed, indexes, indexes, digests)
 messages = st.one_of(
@@ -47,9 +64,24 @@ messages = st.one_of(
     st.builds(m.Bye),
     st.builds(m.List, path=paths),
     st.builds(m.Listing, entries=st.lists(list_entries, max_size=5), more=st.booleans()),
-    st.builds(m.Open, transfer=names, direction=st.sampled_from(["put", "get"]), path=paths),
+    st.builds(m.Open, transfer=names, direction=st.sampled_from(["put", "get"]), path=paths, tree=st.none() | options),
     st.builds(m.Opened),
-    st.builds(m.Entries, first=indexes, count=st.integers(1, 512), size=st.integers(1, m.MAX_ENTRIES_SIZE)),
+    st.builds(
+        m.Names,
+        count=st.integers(0, 512),
+        size=st.integers(1, m.MAX_ENTRIES_SIZE),
+        last=st.booleans(),
+        complete=st.booleans(),
+    ),
+    st.builds(
+        m.Entries,
+        first=indexes,
+        count=st.integers(1, 512),
+        size=st.integers(1, m.MAX_ENTRIES_SIZE),
+        users=identities,
+        groups=identities,
+    ),
+    st.builds(m.Changes, changes=st.lists(changes, max_size=5)),
     st.builds(m.Scanned, count=indexes, complete=st.booleans()),
     st.builds(
         m.Block,

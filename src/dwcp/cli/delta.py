@@ -49,7 +49,9 @@ def delta() -> None:
     help="How what is not in BASE is coded.",
 )
 @click.option("--seconds", type=click.FloatRange(0), help="That coding each segment (32 MiB) may take.")
-@click.option("--checksum", type=click.Choice(sorted(HASHES)), default="xxh3", show_default=True, help="See dwcp send.")
+@click.option(
+    "--hash", "checksum", type=click.Choice(sorted(HASHES)), default="xxh3", show_default=True, help="See dwcp send."
+)
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 def encode(
     base: Path, new: Path, target: Path, algorithm: str, seconds: float | None, checksum: str, as_json: bool

@@ -10,10 +10,12 @@ from typing import IO, Any
 
 import click
 
+from dwcp.cli.itemize import itemize
 from dwcp.errors import DwcpError
 from dwcp.transfer.board import Role, TransferStatus
 from dwcp.transfer.result import TransferResult
 from dwcp.units import format_duration, format_rate, format_size
+from dwcp.wire.tree import Change
 
 LINE_EVERY = 5.0
 """Seconds between lines where there is no terminal: a log stays readable."""
@@ -27,6 +29,8 @@ class Reporter:
 
     def __init__(self, source: str, target: str, out: IO[str] | None) -> None:
         """`out`: None where it is closed."""
+        self.sends = ":" in target
+        """Content goes from here."""
         self.source = source
         self.target = target
         self.out = out
@@ -65,6 +69,13 @@ class Reporter:
     def done(self, result: TransferResult) -> None:
         """It went well."""
 
+    def change(self, change: Change) -> None:
+        """A name at the receiver changes. Called from another thread."""
+        self.tell(itemize(change, sends=self.sends))
+
+    def warning(self, line: str) -> None:
+        """Something is not as it was asked for, and nothing failed."""
+
     def failed_file(self, line: str) -> None:
         """One of the files did not arrive."""
 
@@ -83,9 +94,12 @@ class LineReporter(Reporter):
             self.tell(describe(status))
 
     def done(self, result: TransferResult) -> None:
-        for warning in result.warnings:
-            click.echo(f"warning: {warning}", err=True)
+        for line in result.warnings:
+            self.warning(line)
         self.tell(f"{self.source} -> {self.target}: {summary(result)}")
+
+    def warning(self, line: str) -> None:
+        click.echo(f"warning: {line}", err=True)
 
     def failed_file(self, line: str) -> None:
         click.echo(f"failed: {line}", err=True)
@@ -116,6 +130,9 @@ class BarReporter(LineReporter):
 
     def start(self) -> None:
         self._bar.update(self._task, description="scanning")
+
+    def change(self, change: Change) -> None:
+        self._bar.console.print(itemize(change, sends=self.sends), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, status: TransferStatus) -> None:
         total = status.bytes_total or None
@@ -158,8 +175,8 @@ class JsonReporter(Reporter):
         )
 
     def done(self, result: TransferResult) -> None:
-        for warning in result.warnings:
-            self._event("warning", message=warning)
+        for line in result.warnings:
+            self.warning(line)
         self._event(
             "done",
             files=result.files,
@@ -172,6 +189,13 @@ class JsonReporter(Reporter):
             streams=result.streams,
             sockets=result.sockets,
         )
+
+    def change(self, change: Change) -> None:
+        path = change.path.decode("utf-8", "backslashreplace")
+        self._event("change", path=path, item=itemize(change, sends=self.sends).partition(" ")[0])
+
+    def warning(self, line: str) -> None:
+        self._event("warning", message=line)
 
     def failed_file(self, line: str) -> None:
         self._event("file-error", message=line)

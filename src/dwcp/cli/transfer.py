@@ -13,6 +13,7 @@ from dwcp.cli.failure import fail
 from dwcp.cli.options import configured, load, split_remote
 from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
+from dwcp.cli.tree_options import TreeCommand, deletes, names_in, read, tree_options
 from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
 from dwcp.transfer.ahead import worth_beginning
@@ -29,7 +30,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--delete", is_flag=True, help="Remove at the destination what the source does not have."),
             click.option(
-                "--checksum",
+                "--hash",
+                "checksum",
                 type=click.Choice(["xxh3", "blake3"]),
                 default="xxh3",
                 show_default=True,
@@ -40,19 +42,21 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     ):
         command = option(command)
-    return configured(command)
+    return tree_options(configured(command))
 
 
-@click.command()
+@click.command(cls=TreeCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="PEER:EXPORT/PATH")
+@click.option("--files-from", metavar="FILE", help="Send only the names in a file; a directory without its content.")
+@click.option("-0", "--from0", is_flag=True, help="Names in --files-from end with zero bytes, not with lines.")
 @_common
 def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str, ...], **options: Any) -> None:
     """Make PATH below a peer's EXPORT what SRC is: a file, a directory with all below it, or - for standard input.
 
     PATH names the result. Without one, or with a slash at its end, SRC's own name is put inside (- needs a name).
-    What the peer has already is not sent; what was interrupted goes on where it was. Owners, extended attributes and
-    special files are not kept.
+    What the peer has already is not sent; what was interrupted goes on where it was. Content, permissions, times, links
+    and holes are kept; -a keeps owners, ACLs, extended attributes and special files too.
 
     \b
       dwcp send /srv/images node2:inbox            becomes inbox/images
@@ -60,11 +64,22 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
       pg_dump db | dwcp send - node2:inbox/db.sql
     """
     peer, path = split_remote(target)
+    tree, delete = read(options), deletes(options)
+    names = names_in(options["files_from"], zeros=options["from0"])
+    if names is not None and delete:
+        raise UsageError("--files-from says what is sent, not all that there is: nothing can be deleted by it")
     what: str | BinaryIO = _standard_input() if source == "-" else source
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.send(
-            what, path, delete=options["delete"], checksum=options["checksum"], on_progress=reporter.progress
+            what,
+            path,
+            delete=delete,
+            checksum=options["checksum"],
+            tree=tree,
+            names=names,
+            on_progress=reporter.progress,
+            on_change=reporter.change if tree.itemize else None,
         )
 
     reporter = make_reporter(source, target, as_json=options["as_json"], quiet=options["quiet"], to_stderr=False)
@@ -73,7 +88,7 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
     _run(config, peer, reporter, act, worth_beginning(config, size))
 
 
-@click.command()
+@click.command(cls=TreeCommand)
 @click.argument("source", metavar="PEER:EXPORT/PATH")
 @click.argument("target", metavar="DST")
 @_common
@@ -84,11 +99,18 @@ def get(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str,
     single file to standard output once all of it is verified.
     """
     peer, path = split_remote(source)
+    tree, delete = read(options), deletes(options)
     where: str | BinaryIO = _standard_output() if target == "-" else target
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:
         return await connected.get(
-            path, where, delete=options["delete"], checksum=options["checksum"], on_progress=reporter.progress
+            path,
+            where,
+            delete=delete,
+            checksum=options["checksum"],
+            tree=tree,
+            on_progress=reporter.progress,
+            on_change=reporter.change if tree.itemize else None,
         )
 
     reporter = make_reporter(
@@ -120,6 +142,8 @@ def _run(config: Config, peer: str, reporter: Reporter, act: Act, ahead: int) ->
             reporter.done(result)
     except PartialError as error:
         if isinstance(error.result, TransferResult):
+            for line in error.result.warnings:
+                reporter.warning(line)
             for line in error.result.errors:
                 reporter.failed_file(line)
         reporter.error(error)

@@ -340,6 +340,10 @@ class Export(Section):
 
     path: str = Field(pattern=r"^/", description="The directory.", json_schema_extra={"allowed": "an absolute path"})
     read_only: bool = flag(False, "Peers may only read.")
+    privileged: bool = flag(
+        False,
+        "Peers may set owners, set-user-id bits, security attributes and devices here, where the manager runs as root.",
+    )
 
 
 SYSTEM_STATE_DIR = "/var/lib/dwcp"

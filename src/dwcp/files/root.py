@@ -110,14 +110,14 @@ def open_regular(name: bytes, parent: int, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
-def change_mode(name: bytes, parent: int, mode: int) -> None:
-    """Of a regular file or a directory in a held one. By descriptor, for chmod(2) follows symlinks; without opening the
-    content, which the mode may forbid. Raises OSError: ELOOP for a symlink."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+@contextmanager
+def held_name(name: bytes, parent: int, *, directory: bool = False) -> Iterator[bytes]:
+    """Whatever has a name in a held directory, a symlink too, without opening its content, which its mode may forbid: a
+    path that leads to just that, and for which a symlink counts as any other file. Raises OSError: ENOTDIR where it has
+    to be a directory and is none."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY * directory, dir_fd=parent)
     try:
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        Path(f"/proc/self/fd/{fd}").chmod(mode)
+        yield b"/proc/self/fd/%d" % fd
     finally:
         os.close(fd)
 

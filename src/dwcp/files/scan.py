@@ -6,10 +6,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from dwcp.errors import DwcpError
+from dwcp.files import merge, xattrs
 from dwcp.files.root import Parts, Root, failure
+from dwcp.filters.rules import Level
 from dwcp.wire.paths import STAGING
+from dwcp.wire.tree import Xattr
 
 Problem = Callable[[DwcpError], None]
 
@@ -21,52 +25,96 @@ class Found:
     path: bytes
     stat: os.stat_result
     link: bytes = b""
+    xattrs: tuple[Xattr, ...] = ()
 
 
-def scan(root: Root, start: Parts, problem: Problem) -> Iterator[Found]:
-    """Everything at and below `start`. What cannot be read is told to `problem` and left out.
+class Scan:
+    """Everything at and below `start`."""
 
-    Raises NotFoundError, RefusedError or StorageError when `start` itself cannot be read.
-    """
-    try:
-        status = root.stat(start)
-        link = _read_link(root, start) if stat.S_ISLNK(status.st_mode) else b""
-    except OSError as error:
-        raise failure(error, "cannot read", b"/".join(start)) from error
-    yield Found(b"", status, link)
-    if not stat.S_ISDIR(status.st_mode):
-        return
-    waiting: list[bytes] = [b""]
-    while waiting:
-        path = waiting.pop()
-        below = []
-        for found in _list(root, start, path, problem):
-            if stat.S_ISDIR(found.stat.st_mode):
-                below.append(found.path)
-            yield found
-        waiting += sorted(below, reverse=True)
+    def __init__(
+        self,
+        root: Root,
+        start: Parts,
+        problem: Problem,
+        wants: Callable[[bytes], bool] | None = None,
+        level: Level | None = None,
+        *,
+        one_file_system: bool = False,
+    ) -> None:
+        """What cannot be read is told to `problem` and left out. `wants`: which extended attributes are read. `level`:
+        rules that leave names out. `one_file_system`: what is mounted below `start` is left out."""
+        self._root = root
+        self._start = start
+        self._problem = problem
+        self._wants = wants
+        self._level = level
+        self._one_file_system = one_file_system
+        self._device = -1
 
+    def __iter__(self) -> Iterator[Found]:
+        """Raises NotFoundError, RefusedError or StorageError when `start` itself cannot be read, and whatever a file of
+        rules that cannot be used raises."""
+        first = self.first()
+        yield first
+        if not stat.S_ISDIR(first.stat.st_mode):
+            return
+        self._device = first.stat.st_dev
+        waiting: list[tuple[bytes, Level | None]] = [(b"", self._level)]
+        while waiting:
+            path, level = waiting.pop()
+            below = []
+            for found, inside in self._list(path, level):
+                if stat.S_ISDIR(found.stat.st_mode):
+                    below.append((found.path, inside))
+                yield found
+            waiting += sorted(below, key=itemgetter(0), reverse=True)
 
-def _list(root: Root, start: Parts, path: bytes, problem: Problem) -> Iterator[Found]:
-    parts = start + (tuple(path.split(b"/")) if path else ())
-    try:
-        with root.directory(parts) as fd, os.scandir(fd) as names:
-            for entry in names:
-                name = os.fsencode(entry.name)
-                if not parts and name == STAGING:
-                    continue
-                child = path + b"/" + name if path else name
-                try:
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-                except OSError as error:
-                    problem(failure(error, "cannot read", child))
-                    continue
-                yield Found(child, status, link)
-    except OSError as error:
-        problem(failure(error, "cannot list", path or b"."))
+    def first(self) -> Found:
+        """`start` itself. Raises NotFoundError, RefusedError or StorageError."""
+        try:
+            if not self._start:
+                return Found(b"", os.fstat(self._root.fd), b"", self._xattrs(xattrs.held(self._root.fd), b""))
+            with self._root.directory(self._start[:-1]) as parent:
+                return self.look(b"", self._start[-1], parent)
+        except OSError as error:
+            raise failure(error, "cannot read", b"/".join(self._start)) from error
 
+    def _list(self, path: bytes, level: Level | None) -> Iterator[tuple[Found, Level | None]]:
+        """What is in a directory, with the rules for what is in it."""
+        parts = self._start + (tuple(path.split(b"/")) if path else ())
+        try:
+            with self._root.directory(parts) as fd, os.scandir(fd) as names:
+                if level is not None:
+                    level = merge.enter(level, path, fd)
+                rules = level if level is not None and level.rules else None
+                for entry in names:
+                    name = os.fsencode(entry.name)
+                    if not parts and name == STAGING:
+                        continue
+                    child = path + b"/" + name if path else name
+                    if rules is not None and rules.excludes(child, directory=entry.is_dir(follow_symlinks=False)):
+                        continue
+                    try:
+                        found = self.look(child, name, fd)
+                    except OSError as error:
+                        self._problem(failure(error, "cannot read", child))
+                        continue
+                    if not self._one_file_system or found.stat.st_dev == self._device:
+                        yield found, level
+        except OSError as error:
+            self._problem(failure(error, "cannot list", path or b"."))
 
-def _read_link(root: Root, parts: Parts) -> bytes:
-    with root.directory(parts[:-1]) as parent:
-        return os.readlink(parts[-1], dir_fd=parent)
+    def look(self, path: bytes, name: bytes, parent: int) -> Found:
+        """A name in a held directory. Raises OSError."""
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        link = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else b""
+        return Found(path, status, link, self._xattrs(xattrs.below(parent, name), path))
+
+    def _xattrs(self, place: xattrs.Place, path: bytes) -> tuple[Xattr, ...]:
+        if self._wants is None:
+            return ()
+        try:
+            return tuple(xattrs.read(place, self._wants))
+        except OSError as error:
+            self._problem(failure(error, "cannot read the extended attributes of", path))
+            return ()

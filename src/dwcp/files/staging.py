@@ -46,14 +46,15 @@ class Staging:
     def __init__(self, root: Root) -> None:
         make_directory(STAGING, root.fd)
         self.fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
-        try:
-            os.fchmod(self.fd, 0o700)
-        except OSError:
-            os.close(self.fd)
-            raise
         self._root = root
         self._prefix = f"t-{uuid.uuid4().hex[:12]}-"
         self._numbers = itertools.count()
+        try:
+            os.fchmod(self.fd, 0o700)
+            self.ignores_case = self._ignores_case()
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def close(self) -> None:
         os.close(self.fd)
@@ -112,6 +113,18 @@ class Staging:
         for suffix in ("part", "journal"):
             os.unlink(f"{part.key}.{suffix}", dir_fd=self.fd)
 
+    def _ignores_case(self) -> bool:
+        """Whether the file system takes names that differ in case for one (vfat, ext4 with casefold)."""
+        name, fd = self.create()
+        os.close(fd)
+        try:
+            os.stat(name.upper(), dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.unlink(name, dir_fd=self.fd)
+        return True
+
     def sync(self) -> None:
         """Everything written to this file system is on its disk when this returns (syncfs(2))."""
         if _libc.syncfs(self.fd) != 0:
@@ -136,6 +149,26 @@ class Staging:
         except OSError:
             # other transfers keep their parts in it
             return
+
+
+class NoStaging(Staging):
+    """Of a rehearsal: nothing is there, and nothing is made."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.ignores_case = False
+
+    def close(self) -> None:
+        pass
+
+    def has_part(self, key: str) -> bool:
+        return False
+
+    def sync(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
 
 
 def part_key(target: bytes, size: int, mtime_ns: int, checksum: str) -> str:

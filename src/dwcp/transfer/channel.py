@@ -68,6 +68,8 @@ class Channel:
         self.link = link
         self.max_body = max_body
         self.max_head = max_head
+        self.sent = 0
+        """Bytes of frames, so far."""
         self._send_lock = threading.Lock()
         self._prefix = memoryview(bytearray(frames.PREFIX_SIZE))
         self._speaks_frames = False
@@ -76,6 +78,7 @@ class Channel:
         """Raises UnreachableError or TimeoutExpired, as the link does."""
         head = frames.seal(message.kind, encode(message), body, body_hash)
         with self._send_lock:
+            self.sent += len(head) + (memoryview(body).nbytes if body is not None else 0)
             if body is None:
                 self.link.send(head)
             else:

@@ -7,12 +7,14 @@ import os
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+
+from msgspec.structs import replace
 
 from dwcp.config import Config, default_files, load_config
 from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
@@ -28,10 +30,11 @@ from dwcp.transfer.result import TransferResult
 from dwcp.transfer.session import Dialled, Standby, begin_session
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
+from dwcp.wire.tree import Change, TreeOptions
 
 if TYPE_CHECKING:
     from dwcp.transfer.outbound import Order
-    from dwcp.transfer.source import Source, TreeSource
+    from dwcp.transfer.source import Source
 
 _LATER = ("dwcp.transfer.outbound", "dwcp.transfer.source", "dwcp.transfer.download")
 """What a transfer needs beyond a session; a tenth of a second of loading, for which no peer should have to wait."""
@@ -40,7 +43,9 @@ MAX_LISTED = 1_000_000
 
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
+OnChange = Callable[[Change], None]
 T = TypeVar("T")
+USUAL = TreeOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,18 @@ class Peer:
         *,
         delete: bool = False,
         checksum: Checksum = "xxh3",
+        tree: TreeOptions = USUAL,
+        names: Iterable[bytes] | None = None,
         on_progress: OnProgress | None = None,
+        on_change: OnChange | None = None,
     ) -> TransferResult:
-        """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, or whatever a stream yields.
+        """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, what is on a block device, or
+        whatever a stream yields.
 
         With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
-        `target` what the source does not have. `on_progress` is called from another thread, about 5 times a second.
+        `target` what the source does not have. `tree`: what else is kept, left out and told; `names`: only these below
+        the source, directories without their content. `on_progress` is called from another thread, about 5 times a
+        second; so is `on_change`, with each name that is changed at the peer.
 
         Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
         StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
@@ -92,13 +103,13 @@ class Peer:
         if isinstance(source, str | os.PathLike):
             path = Path(source)
             remote = _remote_path(target, os.fsencode(_absolute(path).name))
-            order_source: Source = _tree_source(path)
+            order_source, tree = _source(path, tree, names)
         else:
             if target.endswith("/") or "/" not in target:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
-        order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
+        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=order_source)
         try:
             return await self._run(order, on_progress)
         finally:
@@ -111,7 +122,9 @@ class Peer:
         *,
         delete: bool = False,
         checksum: Checksum = "xxh3",
+        tree: TreeOptions = USUAL,
         on_progress: OnProgress | None = None,
+        on_change: OnChange | None = None,
     ) -> TransferResult:
         """Makes the local `target` what `source` (EXPORT/PATH at the peer) is; the mirror of `send`.
 
@@ -121,12 +134,12 @@ class Peer:
         remote = _remote_path(source, None)
         if isinstance(target, str | os.PathLike):
             destination = _destination(os.fspath(target), remote)
-            order = self._order(remote, delete=delete, checksum=checksum, destination=destination)
+            order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, destination=destination)
             return await self._run(order, on_progress)
         from dwcp.transfer.download import StreamDestination
 
         with StreamDestination(target) as stream:
-            order = self._order(remote, delete=False, checksum=checksum, destination=stream.destination)
+            order = self._order(remote, tree, None, delete=False, checksum=checksum, destination=stream.destination)
             result = await self._run(order, on_progress)
             await asyncio.to_thread(stream.copy)
             return result
@@ -144,6 +157,8 @@ class Peer:
     def _order(
         self,
         remote: bytes,
+        tree: TreeOptions,
+        on_change: OnChange | None,
         *,
         delete: bool,
         checksum: Checksum,
@@ -152,7 +167,11 @@ class Peer:
     ) -> Order:
         from dwcp.transfer.outbound import Order
 
-        return Order(self.name, self.address, self.fingerprint, remote, delete, checksum, source, destination)
+        if on_change is not None:
+            tree = replace(tree, itemize=True)
+        return Order(
+            self.name, self.address, self.fingerprint, remote, delete, checksum, tree, on_change, source, destination
+        )
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
         from dwcp.transfer.outbound import Outbound
@@ -304,19 +323,26 @@ async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:
         raise
 
 
-def _tree_source(path: Path) -> TreeSource:
+def _source(path: Path, tree: TreeOptions, names: Iterable[bytes] | None) -> tuple[Source, TreeOptions]:
+    """What is at a path, and how it has to be transferred."""
+    from dwcp.files.listed import in_order
+    from dwcp.transfer.device import DeviceSource
     from dwcp.transfer.source import TreeSource
+
+    listed = None if names is None else in_order(names)
 
     try:
         status = path.stat(follow_symlinks=False)
     except OSError as error:
         raise NotFoundError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
-        return TreeSource(Root(path), ())
+        return TreeSource(Root(path), (), tree, listed), tree
+    if stat.S_ISBLK(status.st_mode):
+        return DeviceSource(path), replace(tree, compare=True)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        raise UsageError(f"{str(path)!r} is a device, FIFO or socket; what it yields can be sent as a stream")
+        raise UsageError(f"{str(path)!r} is no file, tree or disk; what it yields can be sent as a stream")
     absolute = _absolute(path)
-    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),))
+    return TreeSource(Root(absolute.parent), (os.fsencode(absolute.name),), tree, listed), tree
 
 
 def _absolute(path: Path) -> Path:

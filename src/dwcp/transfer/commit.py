@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import stat
 import threading
 from collections.abc import Callable
 
 import structlog
 
-from dwcp.errors import DwcpError, RefusedError, fault
-from dwcp.files.root import FATAL, Directories, Root, failure
+from dwcp.errors import DwcpError, fault
+from dwcp.files.root import FATAL, Directories, Parts, Root, failure
 from dwcp.files.staging import Staging
 from dwcp.transfer.incoming import Incoming
 from dwcp.wire.messages import runs_of
-from dwcp.wire.paths import display
 
 SYNC_EACH = 4
 """Up to this many files are synced one by one, more of them with their file system as a whole (syncfs)."""
-MODE_BITS = 0o777
-"""What is taken over of a mode: set-user-id and its like would let a sender plant programs that run as their owner."""
 
 Acknowledge = Callable[[Incoming, list[tuple[int, int]]], None]
 Published = Callable[[list[Incoming]], None]
@@ -43,16 +38,19 @@ class Committer:
         root: Root,
         staging: Staging,
         *,
-        replace_directories: bool,
+        replacing: Callable[[bytes, int, Parts], None],
+        make_room: Callable[[os.stat_result, Parts], None],
         acknowledge: Acknowledge,
         published: Published,
         failed: Failed,
         fatal: Callable[[DwcpError], None],
     ) -> None:
-        """`replace_directories`: a directory in a file's place goes, with all that is in it."""
+        """`replacing` learns which name of a held directory is overwritten next; `make_room` removes a directory in a
+        file's place, or raises."""
         self._directories = Directories(root)
         self._staging = staging
-        self._replace_directories = replace_directories
+        self._replacing = replacing
+        self._make_room = make_room
         self._acknowledge = acknowledge
         self._published = published
         self._failed = failed
@@ -147,27 +145,13 @@ class Committer:
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if not self._replace_directories:
-                raise RefusedError(
-                    f"{display(b'/'.join(file.target))} is a directory here and a file at the source; "
-                    f"remove it, or send with --delete"
-                ) from error
-            shutil.rmtree(name, dir_fd=directory)
+            self._make_room(os.stat(name, dir_fd=directory, follow_symlinks=False), file.target)
             self._move(file, name, directory)
         file.close()
 
     def _move(self, file: Incoming, name: bytes, directory: int) -> None:
+        self._replacing(name, directory, file.target)
         if file.part is not None:
             self._staging.publish_part(file.part, name, directory)
         else:
             self._staging.publish(file.temporary, name, directory)
-
-
-def apply_metadata(fd: int, mode: int, mtime_ns: int) -> None:
-    """Mode and modification time, by descriptor. Raises OSError."""
-    os.fchmod(fd, mode & MODE_BITS)
-    os.utime(fd, ns=(mtime_ns, mtime_ns))
-
-
-def same_metadata(status: os.stat_result, mode: int, mtime_ns: int) -> bool:
-    return stat.S_IMODE(status.st_mode) == mode & MODE_BITS and status.st_mtime_ns == mtime_ns

@@ -54,6 +54,8 @@ class Incoming:
     completing: bool = False
     damaged: int = 0
     """Blocks that did not arrive as they were sent."""
+    what: int = 0
+    """Bits of `Change.what`: how it differs from what is here."""
     counted: int = 0
     """Bytes of it that the transfer's progress has counted."""
     users: int = 0

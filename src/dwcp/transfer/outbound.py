@@ -38,10 +38,13 @@ from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import SEGMENT
+from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
 MAX_RETRY = 8.0
+MOVING_SOURCE = 2
+"""Times that a transfer is done again where all that failed are files that changed while they were read."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 
@@ -58,6 +61,8 @@ class Order:
     path: bytes
     delete: bool
     checksum: str
+    tree: TreeOptions
+    on_change: Callable[[Change], None] | None
     source: Source | None = None
     destination: tuple[Path, Parts] | None = None
     """A directory, and the name below it."""
@@ -156,12 +161,19 @@ class Outbound:
         patience = self._node.config.transport.read_timeout
         pause, moved, last_move = FIRST_RETRY, -1, time.monotonic()
         connected = False
+        changed = 0
         while True:
             try:
                 session, self._session = self._session, None
                 session = session or self._dial(again=connected)
                 connected = True
                 return self._attempt(session)
+            except PartialError as error:
+                progress = self._engine.progress if self._engine is not None else None
+                if progress is None or progress.passing < progress.failures or changed >= MOVING_SOURCE:
+                    raise
+                changed += 1
+                log.warning("what changed while it was read is read again", reason=str(error))
             except TemporaryError as error:
                 settled = self._engine.progress.bytes_done if self._engine is not None else 0
                 now = time.monotonic()
@@ -220,6 +232,11 @@ class Outbound:
         order, control, config = self._order, session.channel, self._node.config
         if order.checksum != XXH3.name and order.checksum not in session.features:
             raise DwcpError(f"{order.peer} cannot verify with {order.checksum}; leave the checksum out, or upgrade it")
+        if "trees" not in session.features and order.tree != TreeOptions():
+            raise DwcpError(
+                f"{order.peer} is older than what was asked for: it keeps names, content, permissions and times, and "
+                f"knows neither filters nor dry runs; leave the options out, or upgrade it"
+            )
         rdma = self._node.rdma
         if rdma.required and not session.rdma:
             raise DwcpError(f"{rdma.problem() or f'{order.peer} does not offer RDMA'}, {REQUIRED}")
@@ -242,6 +259,7 @@ class Outbound:
             checksum=order.checksum,
             delta=config.compression.enable_delta_encoding,
             leaf_log=leaf,
+            tree=order.tree if "trees" in session.features else None,
         )
         control.send(request)
         return 1 << leaf
@@ -285,6 +303,8 @@ class Outbound:
                 pool=node.pool,
                 tally=node.tally,
                 idle_seconds=node.config.transport.read_timeout / LIVELY,
+                tree=order.tree,
+                tell=self._tell,
                 kept=kept,
             )
         if order.destination is None:
@@ -300,7 +320,14 @@ class Outbound:
             least_leaf=least_leaf,
             pool=node.pool,
             tally=node.tally,
+            tree=order.tree,
+            tell=self._tell,
         )
+
+    def _tell(self, changes: list[Change]) -> None:
+        if self._order.on_change is not None:
+            for change in changes:
+                self._order.on_change(change)
 
     def _drive(self, engine: Sender | Receiver, session: Dialled) -> None:
         """Feeds the engine from the control connection until it has finished, while another thread keeps streams."""
@@ -350,7 +377,7 @@ class Outbound:
             deleted=engine.progress.deleted,
             streams=self._most_streams,
             sockets=self._sockets,
-            warnings=self._warnings,
+            warnings=[*self._warnings, *engine.progress.notes],
             errors=list(engine.progress.errors),
         )
         if result.errors:

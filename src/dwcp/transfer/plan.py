@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from enum import Enum, auto
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import Parts, Root, change_mode, open_regular
-from dwcp.files.scan import scan
+from dwcp.files.attributes import Attributes
+from dwcp.files.root import Parts, Root, open_regular
+from dwcp.files.scan import Scan
 from dwcp.files.staging import Staging, part_key
 from dwcp.hde.hashes import LEAF_SIZES, Hash
 from dwcp.store.journal import Journal
-from dwcp.transfer.commit import MODE_BITS, apply_metadata
 from dwcp.transfer.incoming import BASELINE, HERE, NOWHERE, Incoming
+from dwcp.transfer.look import look
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import PACK_FILE
 from dwcp.wire.messages import Entry
 from dwcp.wire.paths import check_link, check_relative, display
+from dwcp.wire.tree import NEW, SENT, SIZE, TIME
 
 
 class Plan(Enum):
@@ -35,14 +38,28 @@ class Planner:
     """`plan` is for one thread, `hash_what_is_here` and `open_part` for any."""
 
     def __init__(
-        self, root: Root, target: Parts, tree: TreeKeeper, staging: Staging, hash_: Hash, *, delta: bool
+        self,
+        root: Root,
+        target: Parts,
+        tree: TreeKeeper,
+        staging: Staging,
+        attributes: Attributes,
+        hash_: Hash,
+        *,
+        delta: bool,
+        compare: bool,
+        pretend: bool,
     ) -> None:
+        """`compare`: files are told apart by content, not by size and time. `pretend`: nothing is made."""
         self._root = root
         self._target = target
         self._tree = tree
         self._staging = staging
+        self._attributes = attributes
         self._hash = hash_
         self._delta = delta
+        self._compare = compare
+        self._pretend = pretend
         self._twins: dict[tuple[int, int], Parts] | None = None
 
     def close(self) -> None:
@@ -50,47 +67,85 @@ class Planner:
 
     def target_of(self, entry: Entry) -> Parts:
         """Where an entry goes, below the root. Raises RefusedError for a path that leads elsewhere."""
-        return self._target + check_relative(entry.path)
+        return self.target_of_name(entry.path)
+
+    def target_of_name(self, path: bytes) -> Parts:
+        """As `target_of`."""
+        return self._target + check_relative(path)
 
     def plan(self, file: Incoming) -> Plan:
         """Raises OSError or a DwcpError when this one cannot be received."""
         entry, target = file.entry, file.target
         self._tree.keep(target)
+        self._tree.check_case(target)
+        if self._pretend:
+            return self._rehearse(file)
+        if entry.type in ("file", "stream") and target:
+            return self._plan_file(file)
+        file.what = self._place(entry, target)
+        return Plan.DONE if file.what else Plan.UNCHANGED
+
+    def _place(self, entry: Entry, target: Parts) -> int:
+        """Makes something without content; bits of `Change.what`."""
         if entry.type == "dir":
-            return Plan.UNCHANGED if self._tree.place_directory(target, entry) else Plan.DONE
+            return self._tree.place_directory(target, entry)
         if not target:
             raise RefusedError("an export itself cannot be replaced by a file; name a path below it")
-        if entry.type == "symlink":
-            check_link(entry.link)
-            return Plan.UNCHANGED if self._tree.place_symlink(target, entry) else Plan.DONE
         if entry.type == "hardlink":
             if not entry.link:
                 raise RefusedError(f"{display(entry.path)} is refused: a hard link needs the name of a file")
-            linked = self._tree.place_hardlink(target, self._target + check_relative(entry.link))
-            return Plan.UNCHANGED if linked else Plan.DONE
-        return self._plan_file(file)
+            return self._tree.place_hardlink(target, self._target + check_relative(entry.link))
+        if entry.type == "symlink":
+            check_link(entry.link)
+        return self._tree.place_link_or_special(target, entry)
+
+    def _rehearse(self, file: Incoming) -> Plan:
+        """What `plan` would do. Raises OSError, RefusedError."""
+        entry, target = file.entry, file.target
+        if entry.type == "hardlink":
+            file.what = self._tree.link_difference(target, self._target + check_relative(entry.link))
+        elif not target:
+            file.what = self._tree.root_differences(entry)
+        else:
+            try:
+                with self._root.directory(target[:-1]) as parent:
+                    file.what, _ = look(entry, target[-1], parent, self._attributes)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                # a directory of its path is still to be made
+                file.what = NEW
+        if entry.type in ("file", "stream"):
+            if self._compare and entry.size and not file.what & (NEW | SIZE):
+                file.base = target
+                return Plan.COMPARE
+            file.what |= SENT * bool(file.what & (NEW | SIZE | TIME))
+        return Plan.DONE if file.what else Plan.UNCHANGED
 
     def _plan_file(self, file: Incoming) -> Plan:
         entry, target = file.entry, file.target
         parent, name = self._tree.held(target[:-1]), target[-1]
-        status = None
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        if status is not None and not stat.S_ISREG(status.st_mode):
-            if stat.S_ISDIR(status.st_mode):
-                self._tree.make_room(status, name, parent, target)
+        what, status = look(entry, name, parent, self._attributes)
+        if what & NEW:
+            self._tree.make_room(status, target)
             status = None
-        if status is not None and not file.is_stream and _same_version(status, entry):
-            if stat.S_IMODE(status.st_mode) == entry.mode & MODE_BITS:
+        file.what = what
+        same_size = not file.what & (NEW | SIZE) and not file.is_stream
+        if status is not None and same_size and (not entry.size or not (self._compare or file.what & TIME)):
+            if not file.what:
                 return Plan.UNCHANGED
-            change_mode(name, parent, entry.mode & MODE_BITS)
-            return Plan.DONE
+            if self._tree.adjust(name, parent, entry, status):
+                file.what |= SENT * bool(file.what & TIME)
+                return Plan.DONE
+            # what has other names, perhaps outside of the export, is not changed under them but made anew
         if not entry.size and not file.is_stream:
-            self._place_empty(entry, name, parent)
+            self._place_empty(entry, name, parent, target)
+            file.what |= SENT
             return Plan.DONE
         if file.journalled and self._staging.has_part(self._key(file)):
+            return Plan.COMPARE
+        if self._compare and same_size:
+            file.base = target
             return Plan.COMPARE
         if entry.size > PACK_FILE and self._delta:
             file.base = target if status is not None and status.st_size else self._twin(entry)
@@ -98,20 +153,20 @@ class Planner:
                 return Plan.COMPARE
         return Plan.WHOLE
 
-    def _place_empty(self, entry: Entry, name: bytes, parent: int) -> None:
+    def _place_empty(self, entry: Entry, name: bytes, parent: int, target: Parts) -> None:
         temporary, fd = self._staging.create()
         try:
-            apply_metadata(fd, entry.mode, entry.mtime_ns)
+            self._attributes.apply(fd, entry)
         finally:
             os.close(fd)
-        self._staging.publish(temporary, name, parent)
+        self._tree.publish(temporary, name, parent, target)
 
     def _twin(self, entry: Entry) -> Parts | None:
         """A large file below the target with the same size and time: most likely the same, before it was renamed."""
         if self._twins is None:
             self._twins = {}
             try:
-                for found in scan(self._root, self._target, _ignore):
+                for found in Scan(self._root, self._target, _ignore):
                     if stat.S_ISREG(found.stat.st_mode) and found.stat.st_size > PACK_FILE:
                         key = (found.stat.st_size, found.stat.st_mtime_ns)
                         self._twins[key] = self._target + check_relative(found.path)
@@ -205,11 +260,6 @@ def _covering(file: Incoming, leaf: int, size: int) -> range:
     """The leaves of `size` bytes that together hold `leaf`."""
     start = leaf * file.leaf_size
     return range(start // size, (start + file.leaf_bytes(leaf) - 1) // size + 1)
-
-
-def _same_version(status: os.stat_result, entry: Entry) -> bool:
-    """The quick check of rsync(1): size and modification time."""
-    return status.st_size == entry.size and status.st_mtime_ns == entry.mtime_ns
 
 
 def _ignore(problem: DwcpError) -> None:

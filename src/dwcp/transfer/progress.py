@@ -13,7 +13,7 @@ MAX_ERRORS = 1000
 
 class Progress:
     """Files and bytes of content. `unchanged` and `deleted` count names, `failures` those that failed; `errors` has a
-    line for each of the first MAX_ERRORS."""
+    line for each of the first MAX_ERRORS, `notes` for each kind of metadata that could not be kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,7 +21,10 @@ class Progress:
         self.unchanged = 0
         self.deleted = 0
         self.failures = 0
+        self.passing = 0
+        """Of the failures, those that another try may not have."""
         self.errors: list[str] = []
+        self.notes: list[str] = []
 
     def add(
         self,
@@ -39,9 +42,11 @@ class Progress:
             self._bytes_done += bytes_done
             self.unchanged += unchanged
 
-    def failed(self, line: str) -> None:
+    def failed(self, line: str, *, temporary: bool = False) -> None:
+        """`temporary`: trying again may help."""
         with self._lock:
             self.failures += 1
+            self.passing += temporary
             if len(self.errors) < MAX_ERRORS:
                 self.errors.append(line)
 

@@ -16,20 +16,25 @@ from functools import partial
 import structlog
 
 from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, fault, from_code
+from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
-from dwcp.files.staging import Staging
+from dwcp.files.sparse import write_all, write_sparse
+from dwcp.files.staging import NoStaging, Staging
+from dwcp.filters.rules import top_level
 from dwcp.hde import codecs
 from dwcp.hde.hashes import HASHES, MAX_LEAVES
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
 from dwcp.hde.standalone import MAX_CONTENT
+from dwcp.transfer.backup import Backup, check_backup
 from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
-from dwcp.transfer.commit import Committer, apply_metadata
+from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.encoding import Baseline, decode_leaf, decode_segment
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.removal import Removal
 from dwcp.transfer.segments import CODERS
 from dwcp.transfer.tree import TreeKeeper
 from dwcp.transfer.work import MAX_BLOCK_BODY, MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
@@ -37,7 +42,11 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
+from dwcp.wire.tree import CONTENT, MAX_XATTRS_SIZE, NEW, SENT, SIZE, TIME, Change, TreeOptions, xattrs_size
 
+USUAL = TreeOptions()
+CHANGES = 16
+"""Told at a time: with the longest names they still fit a head."""
 HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
 MAX_ENTRIES_BODY = m.MAX_ENTRIES_SIZE + 64 * 1024
@@ -61,8 +70,13 @@ class Receiver(Engine):
         least_leaf: int,
         pool: BufferPool,
         tally: Tally,
+        tree: TreeOptions = USUAL,
+        unprivileged: str = "",
+        tell: Callable[[list[Change]], None] | None = None,
     ) -> None:
-        """Writes `target` and what is below it, in `root`, which it takes over. Raises a DwcpError where it can't."""
+        """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
+        the like are not to be kept, whatever `tree` asks for. `tell` learns what changes, where `tree` asks for that.
+        Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
@@ -73,21 +87,49 @@ class Receiver(Engine):
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
+        self._names_told = self._deleted_first = False
+        self._problems: list[str] = []
+        """What failed beside the files."""
         self._decoding = threading.BoundedSemaphore(CODERS)
         self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
         self._root = root
+        self._options = tree
+        self._tell = tell if tree.itemize else None
+        self._changes: list[Change] = []
+        level = top_level(
+            tree.filters, ignore_files=tree.ignore_files, at_sender=False, delete_excluded=tree.delete_excluded
+        )
+        backup_directory = check_backup(tree.backup_dir, tree.backup_suffix) if tree.backup else ()
         try:
-            self._staging = Staging(root)
+            self._staging = NoStaging() if tree.dry_run else Staging(root)
         except OSError as error:
             raise failure(error, "cannot write below", os.fsencode(root.path)) from error
-        self._tree = TreeKeeper(root, target, self._staging, delete=delete)
-        self._planner = Planner(root, target, self._tree, self._staging, self._hash, delta=delta)
+        self._attributes = Attributes(tree.keep, privileged=not unprivileged, why_not=unprivileged)
+        backup = None
+        if tree.backup and not tree.dry_run:
+            backup = Backup(root, target, self._staging, backup_directory, tree.backup_suffix)
+        removal = None
+        if delete:
+            removal = Removal(root, target, level, backup, self._report, most=tree.max_delete, pretend=tree.dry_run)
+        self._tree = TreeKeeper(root, target, self._staging, self._attributes, removal, backup)
+        self._planner = Planner(
+            root,
+            target,
+            self._tree,
+            self._staging,
+            self._attributes,
+            self._hash,
+            delta=delta,
+            compare=tree.compare,
+            pretend=tree.dry_run,
+        )
         self._committer = Committer(
             root,
             self._staging,
-            replace_directories=delete,
+            replacing=self._tree.replacing,
+            make_room=self._tree.make_room,
             acknowledge=self._acknowledge,
             published=self._published,
             failed=self._fail,
@@ -109,6 +151,8 @@ class Receiver(Engine):
         self._hashing.shutdown(cancel_futures=True)
         self._committer.close()
         for file in list(self._files.values()):
+            if not self._options.partial:
+                self._drop(file)
             file.close()
         self._planner.close()
         self._tree.close()
@@ -118,6 +162,13 @@ class Receiver(Engine):
             log.warning("the staging directory could not be cleaned", reason=str(error))
         self._staging.close()
         self._root.close()
+
+    def _drop(self, file: Incoming) -> None:
+        try:
+            if file.part is not None:
+                self._staging.drop_part(file.part)
+        except OSError as error:
+            log.warning("an unfinished file stays", path=display(b"/".join(file.target)), reason=str(error))
 
     def _submit(self, pool: ThreadPoolExecutor, step: Callable[[], None]) -> None:
         """Has a step done by a helper thread, unless they are given back; the committer may still publish then."""
@@ -149,6 +200,8 @@ class Receiver(Engine):
 
     def _handle(self, message: m.Message, body: bytes) -> None:
         match message:
+            case m.Names():
+                self._names(message, body)
             case m.Entries():
                 self._entries(message, body)
             case m.Scanned():
@@ -163,18 +216,18 @@ class Receiver(Engine):
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._sender_gave_up(number or 0, message.message)
+                self._sender_gave_up(number or 0, from_code(message.code, message.message))
             case m.StreamLost():
                 raise ProtocolError("only a receiver can lose a stream")
             case _:
                 raise ProtocolError(f"the peer sent a {type(message).__name__} to the receiving end of a transfer")
 
-    def _sender_gave_up(self, number: int, reason: str) -> None:
+    def _sender_gave_up(self, number: int, error: DwcpError) -> None:
         if number < self._announced and number not in self._files:
             # it has been settled here since the peer spoke of it: messages cross
             return
         file = self._announced_file(number)
-        self.progress.failed(reason)
+        self.progress.failed(str(error), temporary=isinstance(error, TemporaryError))
         self._settle(file)
         self._finish_if_done()
 
@@ -194,11 +247,29 @@ class Receiver(Engine):
         """None for what was settled: a copy of something that was sent again and has arrived since."""
         return self._file(number) if number in self._files else None
 
+    def _names(self, message: m.Names, body: bytes) -> None:
+        """Of the whole tree, before it is announced. They are remembered here and not queued, so that no peer is faster
+        than that."""
+        if not self._options.delete_before or self._announced or self._names_told:
+            raise ProtocolError("the peer tells names where none belong")
+        names = m.decode_names(codecs.decode_names(body, message.size), message.count) if message.count else []
+        for name in names:
+            self._tree.keep(self._planner.target_of_name(name))
+        self._names_told = message.last
+        if message.last and message.complete:
+            self._submit(self._planning, self._delete_first)
+
+    def _delete_first(self) -> None:
+        self._problems += self._tree.delete()
+        self._deleted_first = True
+
     def _entries(self, message: m.Entries, body: bytes) -> None:
         if message.first != self._announced or self._scanned is not None:
             raise ProtocolError("the peer lost count of its files")
         entries = m.decode_entries(codecs.decode_names(body, message.size), message.count)
         self._check(entries)
+        if not self._attributes.learn(message.users, message.groups):
+            raise ProtocolError("the peer names more users or groups than are allowed")
         with self._condition:
             self._unsettled += sum(weight(entry, self._least_leaf) for entry in entries)
             if self._unsettled > MAX_UNSETTLED_AT_ONCE:
@@ -214,6 +285,8 @@ class Receiver(Engine):
         for entry in entries:
             if entry.size > (m.MAX_FILE if entry.type == "file" else 0):
                 raise ProtocolError(f"the peer announces a {entry.type} of {entry.size} bytes")
+            if xattrs_size(entry) > MAX_XATTRS_SIZE:
+                raise ProtocolError("the peer announces more extended attributes of one name than are allowed")
         if self._is_stream or (len(entries) + self._announced > 1 and any(e.type == "stream" for e in entries)):
             raise ProtocolError("the peer announces something beside a stream, which comes alone")
         self._is_stream = entries[0].type == "stream"
@@ -225,6 +298,7 @@ class Receiver(Engine):
                 return
             file = Incoming(number, entry, self._planner.target_of(entry), self._hash.size, self._least_leaf)
             self._files[number] = file
+            self._attributes.note_what_is_lost(entry)
             try:
                 plan = self._planner.plan(file)
             except DwcpError as error:
@@ -237,6 +311,7 @@ class Receiver(Engine):
                 continue
             match plan:
                 case Plan.DONE | Plan.UNCHANGED:
+                    self._report_file(file)
                     self._settle(file)
                     self.progress.add(
                         files_done=int(entry.type != "dir"),
@@ -340,9 +415,24 @@ class Receiver(Engine):
                 if not file.origin[leaf]:
                     raise ProtocolError(f"the peer calls leaf {leaf} of file {file.id} unchanged, which is not here")
                 self._settled_bytes(file.settle(leaf))
-        if not message.more:
-            file.finish_at(message)
+        if message.more:
+            return
+        file.finish_at(message)
+        if self._options.dry_run:
+            self._rehearsed(file)
+        else:
             self._complete_if_whole(file)
+
+    def _rehearsed(self, file: Incoming) -> None:
+        """All that would be sent of a file is known."""
+        if file.settled_count < file.leaves:
+            file.what |= CONTENT | SENT
+        done = [(file.id, 1)]
+        self._control.send(m.Done(files=done if file.what else [], unchanged=[] if file.what else done))
+        self._report_file(file)
+        self._settle(file)
+        self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=int(not file.what))
+        self._finish_if_done()
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
@@ -487,12 +577,19 @@ class Receiver(Engine):
         """A verified leaf, into the part and its journal. Raises OSError or a DwcpError."""
         fd, fresh = self._open_for_writing(file)
         # nothing was ever written there: the hole reads as zeros
-        if not (zero and fresh and not file.settled[leaf]):
-            write_all(fd, content, leaf * file.leaf_size)
+        fresh = fresh and not file.settled[leaf]
+        if not (zero and fresh):
+            self._put(file, fd, content, leaf * file.leaf_size, fresh=fresh)
         self._settled_bytes(file.arrived(leaf, digest))
         if file.journal is not None:
             file.journal.add(leaf, digest)
             self._committer.written(file, leaf)
+
+    def _put(self, file: Incoming, fd: int, content: memoryview, offset: int, *, fresh: bool) -> None:
+        if file.entry.sparse:
+            write_sparse(fd, content, offset, fresh=fresh)
+        else:
+            write_all(fd, content, offset)
 
     def _open_for_writing(self, file: Incoming) -> tuple[int, bool]:
         """(descriptor, whether nothing was in it when this transfer began)."""
@@ -530,8 +627,10 @@ class Receiver(Engine):
     def _write_small(self, file: Incoming, content: memoryview) -> None:
         file.temporary, fd = self._staging.create()
         try:
-            write_all(fd, content, 0)
-            apply_metadata(fd, file.entry.mode, file.entry.mtime_ns)
+            self._put(file, fd, content, 0, fresh=True)
+            if file.entry.sparse:
+                os.ftruncate(fd, len(content))
+            self._attributes.apply(fd, file.entry)
         finally:
             os.close(fd)
         self._committer.ready(file)
@@ -569,7 +668,7 @@ class Receiver(Engine):
             os.ftruncate(fd, file.size)
             if file.is_stream:
                 self._check_end(file, fd)
-            apply_metadata(fd, file.entry.mode, time.time_ns() if file.is_stream else file.entry.mtime_ns)
+            self._attributes.apply(fd, file.entry, mtime_ns=time.time_ns() if file.is_stream else None)
         except DwcpError as error:
             self._fail(file, error)
             return
@@ -593,11 +692,15 @@ class Receiver(Engine):
             file.base == file.target
             and file.base_size == file.size
             and all(origin == BASELINE for origin in file.origin)
+            # what has other names, perhaps outside of the export, is not changed under them
+            and (not file.what or os.fstat(self._base_fd(file)).st_nlink == 1)
         )
 
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
-        apply_metadata(self._base_fd(file), file.entry.mode, file.entry.mtime_ns)
+        if file.what:
+            self._attributes.apply(self._base_fd(file), file.entry)
+            self._report_file(file)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
         self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
@@ -611,7 +714,7 @@ class Receiver(Engine):
                 raise TemporaryError(
                     f"{display(b'/'.join(file.target))} changed at the receiver while it was replaced; send it again"
                 )
-            write_all(fd, view, leaf * file.leaf_size)
+            self._put(file, fd, view, leaf * file.leaf_size, fresh=file.part is None or file.part.fresh)
         file.arrived(leaf, digest)
 
     def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
@@ -623,15 +726,38 @@ class Receiver(Engine):
         self._control.send(m.Done(files=runs_of(sorted(file.id for file in files))))
         self._tally.add("files_received", len(files))
         for file in files:
+            if self._options.compare and not file.what & NEW:
+                file.what |= CONTENT
+            file.what |= SENT * bool(file.what & (NEW | CONTENT | SIZE | TIME))
+            self._report_file(file)
             self._settle(file)
             self.progress.add(files_done=1, bytes_done=file.size - file.counted)
         self._finish_if_done()
+
+    def _report_file(self, file: Incoming) -> None:
+        if file.what:
+            self._report(Change(file.entry.path, file.entry.type, file.what, file.entry.link))
+
+    def _report(self, change: Change) -> None:
+        if self._tell is None:
+            return
+        with self._condition:
+            self._changes.append(change)
+            full = len(self._changes) >= CHANGES
+        if full:
+            self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        with self._condition:
+            changes, self._changes = self._changes, []
+        if changes and self._tell is not None:
+            self._tell(changes)
 
     def _fail(self, file: Incoming, error: DwcpError) -> None:
         """The file cannot be received; the others go on."""
         log.warning("a file could not be received", path=display(b"/".join(file.target)), reason=str(error))
         self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
-        self.progress.failed(str(error))
+        self.progress.failed(str(error), temporary=isinstance(error, TemporaryError))
         self._settle(file)
         self._finish_if_done()
 
@@ -651,22 +777,22 @@ class Receiver(Engine):
         self._submit(self._planning, lambda: self._finish_tree(scanned))
 
     def _finish_tree(self, scanned: m.Scanned) -> None:
-        problems = self._tree.finish(complete=scanned.complete and not self.progress.errors)
-        for line in problems:
+        complete = scanned.complete and not self.progress.errors and not self._deleted_first
+        if self._options.dry_run:
+            self._problems += self._tree.delete() if complete else []
+        else:
+            self._problems += self._tree.finish(complete=complete)
+        self._tell_changes()
+        for line in self._problems:
             self.progress.failed(line)
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
-        message = m.Finished(deleted=self._tree.deleted, verified=self.verified, errors=problems[:64])
+        self.progress.notes = self._attributes.notes()
+        message = m.Finished(
+            deleted=self._tree.deleted, verified=self.verified, errors=self._problems[:64], notes=self.progress.notes
+        )
         with self._condition:
             # the peer leaves as soon as it has this, which must not look like a peer that left too early
             self._control.send(message)
             self._finish()
-
-
-def write_all(fd: int, content: memoryview, offset: int) -> None:
-    """Raises OSError."""
-    while content:
-        written = os.pwrite(fd, content, offset)
-        content = content[written:]
-        offset += written

@@ -8,6 +8,7 @@ data connection.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -36,7 +37,8 @@ from dwcp.transfer.keeper import Keeper
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.segments import Coded, Coder, segments
 from dwcp.transfer.settings import Compression
-from dwcp.transfer.source import Reader, Source, StreamReader
+from dwcp.transfer.source import USUAL, Reader, Source, StreamReader
+from dwcp.transfer.throttle import Throttle
 from dwcp.transfer.work import (
     MAX_BLOCK_BODY,
     MAX_RESENDS,
@@ -58,6 +60,7 @@ from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
+from dwcp.wire.tree import Change, TreeOptions, xattrs_size
 
 ENTRY_BYTES = 128 * 1024
 """Of names in one ENTRIES or LISTING: with the rest of an entry, half of what a LISTING's head may be."""
@@ -79,10 +82,12 @@ class Sender(Engine):
         pool: BufferPool,
         tally: Tally,
         idle_seconds: float,
+        tree: TreeOptions = USUAL,
+        tell: Callable[[list[Change]], None] | None = None,
         kept: KeptCopies | None = None,
     ) -> None:
-        """`idle_seconds`: an idle stream says PING this often. `kept`: what was sent before, to a peer that takes
-        segments."""
+        """`idle_seconds`: an idle stream says PING this often. `tell` is told what the receiver changes. `kept`: what
+        was sent before, to a peer that takes segments."""
         super().__init__(control)
         self._source = source
         control.max_body = MAX_BODY
@@ -91,10 +96,14 @@ class Sender(Engine):
         self._least_leaf = least_leaf
         self._encoder = BlockEncoder(compression, self._hash)
         self._coder = Coder(compression.delta_algorithm, idle_seconds)
-        self._keeper = Keeper(kept)
+        self._keeper = Keeper(None if tree.dry_run else kept)
         self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
+        self._pretend = tree.dry_run
+        self._names_first = tree.delete_before
+        self._throttle = Throttle(tree.rate) if tree.rate else None
+        self._tell = tell
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._announced = self._unsettled = 0
@@ -156,6 +165,8 @@ class Sender(Engine):
     # -- announcing ----------------------------------------------------------------------------------------------------
 
     def _scan(self) -> None:
+        if self._names_first:
+            self._tell_names()
         batch: list[m.Entry] = []
         size = heft = 0
 
@@ -167,7 +178,7 @@ class Sender(Engine):
             if self.finished.is_set():
                 return
             batch.append(entry)
-            size += len(entry.path) + len(entry.link) + 64
+            size += len(entry.path) + len(entry.link) + xattrs_size(entry) + 64
             heft += weight(entry, self._least_leaf)
             if heft >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
                 self._announce(batch)
@@ -176,6 +187,31 @@ class Sender(Engine):
             self._announce(batch)
         self._scan_told = True
         self._control.send(m.Scanned(count=self._announced, complete=self._scan_complete))
+
+    def _tell_names(self) -> None:
+        """All names of the source, before any of them is announced: what it does not have can go first."""
+        complete = True
+
+        def problem(error: DwcpError) -> None:
+            nonlocal complete
+            complete = False
+
+        batch: list[bytes] = []
+        size = 0
+        for entry in self._source.entries(problem):
+            if self.finished.is_set():
+                return
+            batch.append(entry.path)
+            size += len(entry.path)
+            if len(batch) >= m.MAX_ENTRIES or size >= ENTRY_BYTES:
+                self._send_names(batch, last=False, complete=True)
+                batch, size = [], 0
+        self._send_names(batch, last=True, complete=complete)
+
+    def _send_names(self, names: list[bytes], *, last: bool, complete: bool) -> None:
+        plain = m.encode_names(names)
+        message = m.Names(count=len(names), size=len(plain), last=last, complete=complete)
+        self._control.send(message, codecs.encode_names(plain))
 
     def _announce(self, entries: list[m.Entry]) -> None:
         with self._condition:
@@ -193,7 +229,9 @@ class Sender(Engine):
                 bytes_total=sum(entry.size for entry in entries),
             )
         plain = m.encode_entries(entries)
-        self._control.send(m.Entries(first=first, count=len(entries), size=len(plain)), codecs.encode_names(plain))
+        users, groups = self._source.identities(entries)
+        message = m.Entries(first=first, count=len(entries), size=len(plain), users=users, groups=groups)
+        self._control.send(message, codecs.encode_names(plain))
 
     # -- what the receiver says ----------------------------------------------------------------------------------------
 
@@ -212,9 +250,12 @@ class Sender(Engine):
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):
-                self._settle_failed(self._unless_settled(number or 0), message.message)
+                self._settle_failed(self._unless_settled(number or 0), from_code(message.code, message.message))
             case m.StreamLost():
                 self._stream_lost_there(message)
+            case m.Changes():
+                if self._tell is not None:
+                    self._tell(message.changes)
             case m.Streams():
                 self.limit_streams(message.limit)
             case m.Finished():
@@ -223,6 +264,7 @@ class Sender(Engine):
                 self.progress.deleted = message.deleted
                 for line in message.errors:
                     self._failed(line)
+                self.progress.notes = message.notes
                 self.verified = message.verified and not self.progress.errors
                 self._finish()
             case _:
@@ -424,10 +466,10 @@ class Sender(Engine):
             files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
         )
 
-    def _settle_failed(self, file: Outgoing | None, reason: str) -> None:
+    def _settle_failed(self, file: Outgoing | None, error: DwcpError) -> None:
         if file is None:
             return
-        self._failed(reason)
+        self._failed(str(error), temporary=isinstance(error, TemporaryError))
         self._forget(file)
 
     def _forget(self, file: Outgoing, *, arrived: bool = False) -> None:
@@ -446,9 +488,9 @@ class Sender(Engine):
         if reader is not None:
             reader.close()
 
-    def _failed(self, line: str) -> None:
+    def _failed(self, line: str, *, temporary: bool = False) -> None:
         log.warning("a file could not be sent", reason=line)
-        self.progress.failed(line)
+        self.progress.failed(line, temporary=temporary)
 
     # -- the streams ---------------------------------------------------------------------------------------------------
 
@@ -469,10 +511,13 @@ class Sender(Engine):
                         break
                     channel.send(m.Ping())
                     continue
+                sent = self._await_turn(task, channel)
                 if number not in self._channels:
                     self._work.put_back(task)
                     raise UnreachableError("the peer has given this stream up")
                 self._perform(task, number, channel)
+                if self._throttle is not None:
+                    self._throttle.correct(channel.sent - sent)
                 if confirm is not None:
                     confirm()
                     confirm = None
@@ -487,6 +532,17 @@ class Sender(Engine):
                 self._channels.pop(number, None)
                 if self.finished.is_set() and not self._channels:
                     self._close_readers()
+
+    def _await_turn(self, task: Task, channel: Channel) -> int:
+        """Waits until the transfer's rate allows the task; what `channel.sent` is after it by that reckoning."""
+        if self._throttle is None:
+            return 0
+        size = _plain_size(task)
+        begin = self._throttle.begin_at(size, time.monotonic())
+        while (left := begin - time.monotonic()) > 0 and not self.finished.wait(min(left, self._idle_seconds)):
+            if left > self._idle_seconds:
+                channel.send(m.Ping())
+        return channel.sent + size
 
     def _is_surplus(self, channel: Channel) -> bool:
         with self._condition:
@@ -560,6 +616,10 @@ class Sender(Engine):
         if task.mode is Mode.COMPARE and not task.again:
             if file.receiver_has(leaf, digest):
                 self._leaf_unchanged(file, leaf, digest)
+                return
+            if self._pretend:
+                with file.lock:
+                    file.set_hash(leaf, digest)
                 return
             self._check_kept(file, leaf, len(view))
             if file.base_size and not view_is_zero:
@@ -679,8 +739,14 @@ class Sender(Engine):
         """The file cannot be sent; the others go on."""
         if file.id not in self._files:
             return
+        if file.reader is not None and not isinstance(error, TemporaryError):
+            try:
+                file.reader.check_unchanged()
+            except DwcpError as changed:
+                # that explains it
+                error = changed
         self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
-        self._settle_failed(file, str(error))
+        self._settle_failed(file, error)
 
     def _reader(self, file: Outgoing) -> Reader:
         with file.lock:
@@ -720,7 +786,19 @@ class Sender(Engine):
         reader = self._source.open(file.entry)
         try:
             if reader.read_into(0, target) != len(target):
+                reader.check_unchanged()
                 raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
             reader.check_unchanged()
         finally:
             reader.close()
+
+
+def _plain_size(task: Task) -> int:
+    """Bytes of content that a task is about."""
+    match task:
+        case PackTask():
+            return sum(file.size for file in task.files)
+        case SegmentTask():
+            return sum(task.file.leaf_bytes(leaf) for leaf in task.leaves)
+        case LeafTask():
+            return task.file.leaf_bytes(task.leaf)

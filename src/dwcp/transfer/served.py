@@ -27,6 +27,7 @@ from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import RDMA, SEGMENT
 from dwcp.wire.paths import STAGING, check_relative, display
+from dwcp.wire.tree import TreeOptions
 
 OVERTAKEN = 5.0
 """Seconds that a data connection may be ahead of the control connection: some retransmissions of a lost segment."""
@@ -274,6 +275,8 @@ class ServedSession:
 
     def _receiver(self, request: m.Open) -> Receiver:
         root, target = self._locate(request.path, write=True)
+        name = request.path.partition(b"/")[0]
+        privileged = self._node.config.storage.exports[os.fsdecode(name)].privileged
         try:
             return Receiver(
                 root,
@@ -285,6 +288,9 @@ class ServedSession:
                 least_leaf=1 << request.leaf_log,
                 pool=self._node.pool,
                 tally=self._node.tally,
+                tree=request.tree or TreeOptions(),
+                tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
+                unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
             )
         except DwcpError:
             root.close()
@@ -297,7 +303,7 @@ class ServedSession:
         except OSError as error:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
-        self._source = TreeSource(root, target)
+        self._source = TreeSource(root, target, request.tree or TreeOptions())
         kept = None
         if SEGMENT in self.features:
             kept = self._node.kept_copies(self.peer, b"get " + request.path, self.round_trip_seconds())
@@ -310,6 +316,7 @@ class ServedSession:
             pool=self._node.pool,
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
+            tree=request.tree or TreeOptions(),
             kept=kept,
         )
 

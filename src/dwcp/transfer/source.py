@@ -6,20 +6,27 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
-from dwcp.errors import StorageError, TemporaryError
+from dwcp.errors import StorageError, TemporaryError, UsageError
+from dwcp.files import xattrs
+from dwcp.files.listed import Listed
+from dwcp.files.owners import Names
 from dwcp.files.root import Parts, Root, failure
-from dwcp.files.scan import Found, Problem, scan
+from dwcp.files.scan import Found, Problem, Scan
+from dwcp.files.special import KINDS
+from dwcp.filters.rules import top_level
 from dwcp.hde.hashes import MIN_LEAF
 from dwcp.units import format_size
 from dwcp.wire.messages import MAX_FILE, Entry
 from dwcp.wire.paths import MAX_PATH, display
+from dwcp.wire.tree import SPECIAL, Identities, TreeOptions
 
 STREAM_WINDOW = 64
 """Leaves of a stream kept until the receiver has them on disk: 64 MiB, since they cannot be read again."""
+USUAL = TreeOptions()
 
 
 class Reader(Protocol):
@@ -49,6 +56,10 @@ class Source(Protocol):
         """The names to send, directories before their content."""
         ...
 
+    def identities(self, entries: list[Entry]) -> tuple[Identities, Identities]:
+        """Names of the users and groups that these entries are the first to mention."""
+        ...
+
     def open(self, entry: Entry) -> Reader:
         """Raises a DwcpError."""
         ...
@@ -59,14 +70,30 @@ class Source(Protocol):
 class TreeSource:
     """A file, a symlink or a directory with all below it. Takes over `root`."""
 
-    def __init__(self, root: Root, start: Parts) -> None:
+    def __init__(
+        self, root: Root, start: Parts, options: TreeOptions = USUAL, names: list[Parts] | None = None
+    ) -> None:
+        """`names`: only these (`files.listed`). Raises UsageError for rules that are none."""
         self._root = root
         self._start = start
+        try:
+            self._level = top_level(options.filters, ignore_files=options.ignore_files, at_sender=True)
+        except UsageError:
+            root.close()
+            raise
+        self._one_file_system = options.one_file_system
+        self._listed = names
+        self._keep = frozenset(options.keep)
+        self._names = None if options.numeric_ids else Names()
 
     def entries(self, problem: Problem) -> Iterator[Entry]:
         """Raises NotFoundError, RefusedError or StorageError when the start itself cannot be read."""
         first_names: dict[tuple[int, int], bytes] = {}
-        for found in scan(self._root, self._start, problem):
+        wants = xattrs.wanted(self._keep) if self._keep & {"acls", "xattrs", "security"} else None
+        scan = Scan(self._root, self._start, problem, wants, self._level, one_file_system=self._one_file_system)
+        listed = self._listed
+        names: Iterable[Found] = scan if listed is None else Listed(self._root, listed, scan, self._level, problem)
+        for found in names:
             if len(found.path) > MAX_PATH:
                 problem(StorageError(f"{display(found.path)} is left out: its path has more than {MAX_PATH} bytes"))
                 continue
@@ -75,24 +102,39 @@ class TreeSource:
                 continue
             entry = self._entry(found, first_names)
             if entry is None:
-                problem(StorageError(f"{display(found.path)} is left out: sockets, FIFOs and devices are not sent"))
+                problem(
+                    StorageError(
+                        f"{display(found.path)} is left out: sockets, FIFOs and devices are not sent without --devices"
+                    )
+                )
             else:
                 yield entry
 
     def _entry(self, found: Found, first_names: dict[tuple[int, int], bytes]) -> Entry | None:
-        mode, kind = stat.S_IMODE(found.stat.st_mode), stat.S_IFMT(found.stat.st_mode)
-        mtime_ns = found.stat.st_mtime_ns
-        if kind == stat.S_IFDIR:
-            return Entry(path=found.path, type="dir", mode=mode, mtime_ns=mtime_ns)
-        if kind == stat.S_IFLNK:
-            return Entry(path=found.path, type="symlink", mode=mode, mtime_ns=mtime_ns, link=found.link)
-        if kind != stat.S_IFREG:
+        status = found.stat
+        kind = KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None or (kind in SPECIAL and "special" not in self._keep):
             return None
-        if found.stat.st_nlink > 1:
-            first = first_names.setdefault((found.stat.st_dev, found.stat.st_ino), found.path)
+        if status.st_nlink > 1 and kind != "dir":
+            first = first_names.setdefault((status.st_dev, status.st_ino), found.path)
             if first != found.path:
                 return Entry(path=found.path, type="hardlink", link=first)
-        return Entry(path=found.path, type="file", mode=mode, mtime_ns=mtime_ns, size=found.stat.st_size)
+        return Entry(
+            path=found.path,
+            type=kind,
+            mode=stat.S_IMODE(status.st_mode),
+            mtime_ns=status.st_mtime_ns,
+            size=status.st_size if kind == "file" else 0,
+            link=found.link,
+            uid=status.st_uid if "owner" in self._keep else None,
+            gid=status.st_gid if "group" in self._keep else None,
+            device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if kind in ("char", "block") else (0, 0),
+            sparse=kind == "file" and status.st_blocks * 512 < status.st_size,
+            xattrs=list(found.xattrs),
+        )
+
+    def identities(self, entries: list[Entry]) -> tuple[Identities, Identities]:
+        return self._names.of(entries) if self._names is not None else ([], [])
 
     def open(self, entry: Entry) -> Reader:
         parts = self._start + (tuple(entry.path.split(b"/")) if entry.path else ())
@@ -191,6 +233,9 @@ class StreamSource:
 
     def entries(self, problem: Problem) -> Iterator[Entry]:
         yield Entry(path=b"", type="stream", mode=0o644)
+
+    def identities(self, entries: list[Entry]) -> tuple[Identities, Identities]:
+        return [], []
 
     def open(self, entry: Entry) -> Reader:
         return self._reader

@@ -1,43 +1,68 @@
-"""What of a tree is not file content: directories, links, what has to go, and the times that only hold at the end."""
+"""What of a tree is no content: directories, links, special files, what has to go, and the times that only hold at the
+end."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 
 import xxhash
+from msgspec.structs import replace
 
 from dwcp.errors import DwcpError, RefusedError
-from dwcp.files.root import FATAL, Directories, Parts, Root, change_mode, failure
+from dwcp.files import special, xattrs
+from dwcp.files.attributes import Attributes
+from dwcp.files.root import FATAL, Directories, Parts, Root, failure, held_name
 from dwcp.files.staging import Staging
-from dwcp.transfer.commit import MODE_BITS, apply_metadata, same_metadata
+from dwcp.transfer.backup import Backup
+from dwcp.transfer.look import look
+from dwcp.transfer.removal import Removal
 from dwcp.wire.messages import Entry
-from dwcp.wire.paths import STAGING, display
+from dwcp.wire.paths import display
+from dwcp.wire.tree import CONTENT, NEW, TIME
 
 OWNER_ALL = 0o700
 """What its owner must be able to do with a directory while it is filled; its own mode follows at the end."""
 
 
 class TreeKeeper:
-    """For one thread. `target` is where the tree's own root goes, below `root`."""
+    """For one thread, but for `replacing` and `make_room`. `target` is where the tree's own root goes, below `root`."""
 
-    def __init__(self, root: Root, target: Parts, staging: Staging, *, delete: bool) -> None:
+    def __init__(
+        self,
+        root: Root,
+        target: Parts,
+        staging: Staging,
+        attributes: Attributes,
+        removal: Removal | None,
+        backup: Backup | None,
+    ) -> None:
+        """`removal`: of what the source does not have, where that was asked for."""
         self._root = root
         self._target = target
         self._staging = staging
-        self._delete = delete
+        self._attributes = attributes
+        self._removal = removal
+        self._backup = backup
         self._directories = Directories(root)
         self._filled: list[tuple[Parts, Entry]] = []
         self._hardlinks: list[tuple[Parts, Parts]] = []
         self._kept: set[int] = set()
-        self.deleted = 0
+        self._folded: dict[int, int] | None = {} if staging.ignores_case else None
+        """Marks of the names so far, by marks of their form without case, where that makes no difference."""
 
     def close(self) -> None:
         """Gives back what is held; after `finish`, or instead of it."""
         self._directories.forget()
+        if self._backup is not None:
+            self._backup.close()
+
+    @property
+    def deleted(self) -> int:
+        return self._removal.deleted if self._removal is not None else 0
 
     def held(self, parts: Parts) -> int:
         """The descriptor of a directory, made where missing; borrowed. Raises OSError."""
@@ -45,67 +70,123 @@ class TreeKeeper:
 
     def keep(self, target: Parts) -> None:
         """This name belongs to the tree and is not deleted at the end."""
-        if self._delete:
+        if self._removal is not None:
             self._kept.add(_mark(target))
 
-    def place_directory(self, target: Parts, entry: Entry) -> bool:
-        """Makes it, or takes the one that is there; true when nothing had to change. Raises OSError, RefusedError."""
-        unchanged = bool(target) and self._place_directory(target, entry)
-        self._filled.append((target, entry))
-        return unchanged
+    def check_case(self, target: Parts) -> None:
+        """Raises RefusedError for a name that would replace another one of the tree."""
+        if self._folded is None:
+            return
+        folded = _mark(tuple(_without_case(part) for part in target))
+        if self._folded.setdefault(folded, _mark(target)) != _mark(target):
+            raise RefusedError(
+                f"{display(b'/'.join(target))} differs from another name only in case, and the file system here takes "
+                f"them for one; rename one of them"
+            )
 
-    def _place_directory(self, target: Parts, entry: Entry) -> bool:
-        parent, name = self.held(target[:-1]), target[-1]
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mkdir(name, (entry.mode | OWNER_ALL) & MODE_BITS, dir_fd=parent)
-            return False
-        if not stat.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=parent)
-            os.mkdir(name, (entry.mode | OWNER_ALL) & MODE_BITS, dir_fd=parent)
-            return False
-        if status.st_mode & OWNER_ALL != OWNER_ALL:
-            change_mode(name, parent, stat.S_IMODE(status.st_mode) | OWNER_ALL)
-        return same_metadata(status, entry.mode, entry.mtime_ns)
+    def replacing(self, name: bytes, parent: int, target: Parts) -> None:
+        """What has this name gets another one next, or is overwritten: keeps it where that was asked for. Raises
+        OSError, RefusedError."""
+        if self._backup is not None:
+            self._backup.keep(name, parent, target)
 
-    def place_symlink(self, target: Parts, entry: Entry) -> bool:
-        """Makes it under its name in one step; true when it was there. Raises OSError, RefusedError."""
-        parent, name = self.held(target[:-1]), target[-1]
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == entry.link:
-                if status.st_mtime_ns == entry.mtime_ns:
-                    return True
-                os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-                return False
-            self.make_room(status, name, parent, target)
-        except FileNotFoundError:
-            pass
-        temporary = self._staging.new_name()
-        os.symlink(entry.link, temporary, dir_fd=self._staging.fd)
-        times = (entry.mtime_ns, entry.mtime_ns)
-        os.utime(temporary, ns=times, dir_fd=self._staging.fd, follow_symlinks=False)
+    def publish(self, temporary: bytes, name: bytes, parent: int, target: Parts) -> None:
+        """Gives what waits in the staging directory its final name. Raises OSError, RefusedError."""
+        self.replacing(name, parent, target)
         self._staging.publish(temporary, name, parent)
-        return False
 
-    def place_hardlink(self, target: Parts, first: Parts) -> bool:
-        """Remembers it: the first name may not be there yet, or be replaced soon. True when the link stands now."""
+    def place_directory(self, target: Parts, entry: Entry) -> int:
+        """Makes it, or takes the one that is there. Bits of `Change.what`. Raises OSError, RefusedError."""
+        what = self._place_directory(target, entry) if target else self._take_root(entry)
+        # until the end only mode and time are of interest
+        self._filled.append((target, replace(entry, xattrs=[]) if entry.xattrs else entry))
+        return what
+
+    def _take_root(self, entry: Entry) -> int:
+        what = self.root_differences(entry)
+        if what & ~TIME:
+            self._attributes.apply(self._root.fd, entry, mode=OWNER_ALL)
+        return what
+
+    def root_differences(self, entry: Entry) -> int:
+        """Of the export itself, where that is the target. Raises OSError, RefusedError."""
+        return self._attributes.differences(entry, os.fstat(self._root.fd), xattrs.held(self._root.fd))
+
+    def _place_directory(self, target: Parts, entry: Entry) -> int:
+        parent, name = self.held(target[:-1]), target[-1]
+        what, status = look(entry, name, parent, self._attributes)
+        if what & NEW:
+            if status is not None:
+                self.replacing(name, parent, target)
+                os.unlink(name, dir_fd=parent)
+            os.mkdir(name, OWNER_ALL, dir_fd=parent)
+        elif not what & ~TIME and status is not None and status.st_mode & OWNER_ALL == OWNER_ALL:
+            return what
+        with held_name(name, parent, directory=True) as held:
+            self._attributes.apply(held, entry, mode=OWNER_ALL)
+        return what
+
+    def place_link_or_special(self, target: Parts, entry: Entry) -> int:
+        """Makes a symlink, FIFO, socket or device under its name in one step, where it is not there. Bits of
+        `Change.what`. Raises OSError, RefusedError."""
+        parent, name = self.held(target[:-1]), target[-1]
+        what, status = look(entry, name, parent, self._attributes)
+        if status is not None and not what & (NEW | CONTENT) and (not what or self.adjust(name, parent, entry, status)):
+            return what
+        self.make_room(status, target)
+        temporary = self._staging.new_name()
+        special.make(entry, temporary, self._staging.fd, self._attributes)
+        with held_name(temporary, self._staging.fd) as held:
+            self._attributes.apply(held, entry)
+        self.publish(temporary, name, parent, target)
+        return what
+
+    def adjust(self, name: bytes, parent: int, entry: Entry, seen: os.stat_result) -> bool:
+        """Gives what was `seen` there the metadata that was announced. False for what has other names too: they may be
+        outside of the export. Raises OSError; RefusedError also where something else is there now."""
+        with held_name(name, parent) as held:
+            status = os.stat(held)  # noqa: PTH116  (a path of bytes)
+            if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
+                raise RefusedError(f"{display(entry.path)} was replaced by something else just now; send it again")
+            if status.st_nlink > 1:
+                return False
+            self._attributes.apply(held, entry)
+            return True
+
+    def place_hardlink(self, target: Parts, first: Parts) -> int:
+        """Remembers it: the first name may not be there yet, or be replaced soon. 0 when the link stands now."""
         self._hardlinks.append((target, first))
+        return self.link_difference(target, first)
+
+    def link_difference(self, target: Parts, first: Parts) -> int:
+        """0 where both names are those of one file."""
         try:
-            one, other = self._root.stat(target), self._root.stat(first)
+            one = self._root.stat(target)
         except OSError:
-            return False
-        return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+            return NEW
+        try:
+            other = self._root.stat(first)
+        except OSError:
+            return CONTENT
+        return CONTENT * ((one.st_dev, one.st_ino) != (other.st_dev, other.st_ino))
+
+    def delete(self) -> list[str]:
+        """What the tree does not have, where that was asked for. One line for each thing that failed; raises only what
+        concerns the whole disk."""
+        if self._removal is None:
+            return []
+        self._directories.forget()
+        self._removal.below_target(lambda parts: _mark(parts) in self._kept)
+        return self._removal.problems
 
     def finish(self, *, complete: bool) -> list[str]:
         """Links, deletions (only when the source was listed and received completely), then modes and times of
-        directories, deepest first. One line for each thing that failed; raises only what concerns the whole disk."""
+        directories, deepest first. Returns and raises as `delete`."""
         problems: list[str] = []
         for target, first in self._hardlinks:
             self._try(problems, "cannot link", target, partial(self._link, target, first))
-        if self._delete and complete:
-            self._try(problems, "cannot clean up", self._target, partial(self._delete_below, self._target))
+        if complete:
+            problems += self.delete()
         for target, entry in reversed(self._filled):
             self._try(problems, "cannot finish", target, partial(self._settle, target, entry))
         return problems
@@ -128,58 +209,36 @@ class TreeKeeper:
                 status = os.stat(target[-1], dir_fd=parent, follow_symlinks=False)
                 if (status.st_dev, status.st_ino) == (origin.st_dev, origin.st_ino):
                     return
-                self.make_room(status, target[-1], parent, target)
+                self.make_room(status, target)
             except FileNotFoundError:
                 pass
             temporary = self._staging.new_name()
             os.link(first[-1], temporary, src_dir_fd=source, dst_dir_fd=self._staging.fd, follow_symlinks=False)
-            self._staging.publish(temporary, target[-1], parent)
+            self.publish(temporary, target[-1], parent, target)
         finally:
             os.close(source)
 
-    def make_room(self, status: os.stat_result, name: bytes, parent: int, target: Parts) -> None:
+    def make_room(self, status: os.stat_result | None, target: Parts) -> None:
         """A directory in the way of something that is none goes, with --delete, and else is a refusal."""
-        if not stat.S_ISDIR(status.st_mode):
+        if status is None or not stat.S_ISDIR(status.st_mode):
             return
-        if not self._delete:
+        if self._removal is None:
             raise RefusedError(
                 f"{display(b'/'.join(target))} is a directory here and none at the source; "
                 f"remove it, or send with --delete"
             )
-        shutil.rmtree(name, dir_fd=parent)
-
-    def _delete_below(self, directory: Parts) -> None:
-        try:
-            fd = self._root.open_directory(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            # the target is a single file: nothing is below it
-            return
-        try:
-            with os.scandir(fd) as entries:
-                names = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_directory in names:
-                child = (*directory, name)
-                if child == (STAGING,):
-                    continue
-                if _mark(child) in self._kept:
-                    if is_directory:
-                        self._delete_below(child)
-                    continue
-                self.deleted += 1
-                if is_directory:
-                    shutil.rmtree(name, dir_fd=fd)
-                else:
-                    os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)
+        self._removal.tree(target)
 
     def _settle(self, target: Parts, entry: Entry) -> None:
         fd = self._root.open_directory(target)
         try:
-            if not same_metadata(os.fstat(fd), entry.mode, entry.mtime_ns):
-                apply_metadata(fd, entry.mode, entry.mtime_ns)
+            self._attributes.settle(fd, entry)
         finally:
             os.close(fd)
+
+
+def _without_case(name: bytes) -> bytes:
+    return os.fsencode(unicodedata.normalize("NFD", os.fsdecode(name)).casefold())
 
 
 def _mark(target: Parts) -> int:

@@ -26,6 +26,7 @@ from dwcp.store.baselines import KeptCopy
 from dwcp.transfer.segments import KeptBase
 from dwcp.transfer.source import Reader
 from dwcp.wire.messages import MAX_ENTRIES, MAX_PACK_FILES, Entry
+from dwcp.wire.tree import MAX_XATTRS_SIZE, xattrs_size
 
 PACK_FILE = 128 * 1024
 """Files up to this size ride together: above it the cost of a file is its content."""
@@ -37,16 +38,18 @@ MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up, by either end: the link, the memory, or the peer is broken."""
 LEAVES_A_FILE = 128
 """Leaves whose hashes take as much memory as everything else about a file, some 2 to 4 KiB."""
+XATTRS_A_FILE = 4096
+"""Bytes of extended attributes that take as much."""
 MAX_UNSETTLED = 8192
 """Weight of the files that are announced and not settled: bounds the memory of both ends, about 1 million leaves in up
 to 34 bytes each, while enough are under way for a long link."""
-MAX_UNSETTLED_AT_ONCE = MAX_UNSETTLED + MAX_ENTRIES + 1 + MAX_LEAVES // LEAVES_A_FILE
+MAX_UNSETTLED_AT_ONCE = MAX_UNSETTLED + MAX_ENTRIES + 1 + MAX_LEAVES // LEAVES_A_FILE + MAX_XATTRS_SIZE // XATTRS_A_FILE
 """What a receiver sees at most: one more ENTRIES is sent below MAX_UNSETTLED, and cut after its heaviest file."""
 
 
 def weight(entry: Entry, least_leaf: int) -> int:
     """What an unsettled file costs in memory; 1 for a small one."""
-    return 1 + leaf_count(entry.size, least_leaf) // LEAVES_A_FILE
+    return 1 + leaf_count(entry.size, least_leaf) // LEAVES_A_FILE + xattrs_size(entry) // XATTRS_A_FILE
 
 
 class Mode(Enum):

@@ -33,7 +33,7 @@ from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, 
 VERSIONS = (VERSION,)
 SEGMENT = "segment"
 """Of a node that takes leaves as segments of a delta."""
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", SEGMENT)
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", SEGMENT, "trees")
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""

@@ -17,6 +17,9 @@ from msgspec import Meta, Struct
 from typing_extensions import Buffer
 
 from dwcp.errors import ProtocolError
+from dwcp.wire.tree import MAX_FILE as MAX_FILE
+from dwcp.wire.tree import Change, Count, Identities, Index, PathBytes, Time, TreeOptions
+from dwcp.wire.tree import Entry as Entry
 
 VERSION = 1
 
@@ -24,16 +27,12 @@ MAX_TEXT = 1024
 MAX_ERROR_TEXT = 4096
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
-PathBytes: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 MAX_FILL = 64 * 1024
 Fill: TypeAlias = Annotated[bytes, Meta(max_length=MAX_FILL)]
 Run: TypeAlias = tuple[Index, Index]
@@ -41,8 +40,6 @@ MAX_RUNS = 8192
 """Of [first, count] pairs in one list: two such lists still fit a head."""
 Runs: TypeAlias = Annotated[list[Run], Meta(max_length=MAX_RUNS)]
 
-MAX_FILE = 2**44
-"""16 TiB: 2**20 leaves of the largest size, so that the digests of a file fit one body."""
 MAX_STREAMS = 1024
 """Data connections of a session at one time, what `transport.max_streams` may be set to: each costs a thread."""
 MAX_ENTRIES = 512
@@ -212,6 +209,8 @@ class Open(Message):
     delta: bool = True
     leaf_log: Annotated[int, Meta(ge=17, le=24)] = 20
     """Binary logarithm of the least leaf size: small where a leaf would keep one of many slow streams busy for long."""
+    tree: TreeOptions | None = None
+    """Only to a peer with the feature `trees`."""
 
 
 class Opened(Message):
@@ -221,16 +220,15 @@ class Opened(Message):
 # -- sender to receiver ------------------------------------------------------------------------------------------------
 
 
-class Entry(Struct, frozen=True, omit_defaults=True):
-    """One name of the tree. `path` is relative to what was opened; empty for that itself."""
+class Names(Message):
+    """Before ENTRIES, where deletions come first: the paths of all entries. The body is as that of ENTRIES, an array of
+    bytes, where `count` is not 0. `complete` is read in the last one: false where something could not be listed."""
 
-    path: PathBytes
-    type: Annotated[str, Meta(pattern="^(file|dir|symlink|hardlink|stream)$")]
-    mode: Index = 0
-    mtime_ns: Time = 0
-    size: Annotated[int, Meta(ge=0, le=MAX_FILE)] = 0
-    link: PathBytes = b""
-    """Target of a symlink; path of the first name of a hardlink."""
+    kind = 23
+    count: Annotated[int, Meta(ge=0, le=MAX_ENTRIES)]
+    size: Annotated[int, Meta(ge=1, le=MAX_ENTRIES_SIZE)]
+    last: bool
+    complete: bool
 
 
 class Entries(Message):
@@ -240,6 +238,9 @@ class Entries(Message):
     first: Index
     count: Annotated[int, Meta(ge=1, le=MAX_ENTRIES)]
     size: Annotated[int, Meta(ge=1, le=MAX_ENTRIES_SIZE)]
+    users: Identities = []
+    """Names of users that these entries are the first to mention."""
+    groups: Identities = []
 
 
 class Scanned(Message):
@@ -402,9 +403,19 @@ class Finished(Message):
     verified: bool
     errors: Annotated[list[Text], Meta(max_length=64)] = []
     """What failed after the files were done: links, deletions, times of directories."""
+    notes: Annotated[list[Text], Meta(max_length=64)] = []
+    """What of the metadata could not be kept."""
 
     def __post_init__(self) -> None:
         self.errors = [printable(line, MAX_TEXT) for line in self.errors]
+        self.notes = [printable(line, MAX_TEXT) for line in self.notes]
+
+
+class Changes(Message):
+    """What the receiver changes, where the transfer was asked to tell."""
+
+    kind = 40
+    changes: Annotated[list[Change], Meta(max_length=MAX_ENTRIES)]
 
 
 MESSAGES: dict[int, type[Message]] = {
@@ -413,13 +424,14 @@ MESSAGES: dict[int, type[Message]] = {
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
         *(Error, Ping, Pong, Bye, Probe),
         *(List, Listing, Open, Opened),
-        *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
-        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
+        *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
+        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
     )
 }
 
 _ENCODER = msgspec.msgpack.Encoder()
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
+_NAMES = msgspec.msgpack.Decoder(list[PathBytes])
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not the type: text that isn't UTF-8 has an error of its own."""
 _DECODERS = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in MESSAGES.items()}
@@ -456,6 +468,22 @@ def decode_entries(data: Buffer, count: int) -> list[Entry]:
     if len(entries) != count:
         raise ProtocolError(f"the peer announced {count} entries and sent {len(entries)}")
     return entries
+
+
+def encode_names(names: list[bytes]) -> bytes:
+    """What the body of a NAMES decodes to."""
+    return _ENCODER.encode(names)
+
+
+def decode_names(data: Buffer, count: int) -> list[bytes]:
+    """Raises ProtocolError when they are malformed or not `count`."""
+    try:
+        names = _NAMES.decode(data)
+    except _MALFORMED as error:
+        raise ProtocolError(f"the peer sent a malformed list of names: {error}") from error
+    if len(names) != count:
+        raise ProtocolError(f"the peer announced {count} names and sent {len(names)}")
+    return names
 
 
 def runs_of(indexes: list[int]) -> list[tuple[int, int]]:
