@@ -59,6 +59,8 @@ class Order:
     source: Source | None = None
     destination: tuple[Path, Parts] | None = None
     """A directory, and the name below it."""
+    version: str | None = None
+    """To get a version instead of what is there now; see `m.Open`."""
 
     @property
     def direction(self) -> str:
@@ -233,6 +235,7 @@ class Outbound:
             checksum=order.checksum,
             delta=config.compression.enable_delta_encoding,
             leaf_log=leaf,
+            version=order.version,
         )
         control.send(request)
         return 1 << leaf

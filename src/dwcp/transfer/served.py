@@ -15,6 +15,7 @@ import structlog
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
+from dwcp.transfer import kept
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
@@ -138,6 +139,8 @@ class ServedSession:
                     return
                 case m.List():
                     self._answer(partial(self._list, message.path))
+                case m.Keep() | m.Versions() | m.Check():
+                    self._answer(partial(self._about_versions, message))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -152,6 +155,13 @@ class ServedSession:
             request()
         except DwcpError as error:
             self._channel.send(m.Error(code=error.code, message=str(error)))
+
+    def _about_versions(self, request: m.Keep | m.Versions | m.Check) -> None:
+        root, target = self._locate(request.path, write=not isinstance(request, m.Versions))
+        try:
+            kept.answer(request, root, target, self._channel, self.peer)
+        finally:
+            root.close()
 
     # -- transfers -----------------------------------------------------------------------------------------------------
 
@@ -287,6 +297,8 @@ class ServedSession:
 
     def _sender(self, request: m.Open) -> Sender:
         root, target = self._locate(request.path, write=False)
+        if request.version is not None:
+            root, target = kept.open_version(root, target, request.version), ()
         try:
             root.stat(target)
         except OSError as error:

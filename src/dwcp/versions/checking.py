@@ -11,12 +11,11 @@ import contextlib
 import datetime
 import os
 import stat
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dwcp.errors import Interrupted, RefusedError, StorageError
+from dwcp.errors import RefusedError, StorageError
 from dwcp.files.root import Parts, Root
 from dwcp.files.staging import Staging
 from dwcp.versions import copying, manifest
@@ -29,6 +28,7 @@ MAX_LISTED = 64
 """Damaged files that are named; all are counted."""
 _MENDED = b"mended"
 """In the version's own directory, on its way to its name."""
+_LOOK = 1.0
 _LAG = 0.25
 """Seconds that reading may be ahead of its rate before it waits: few, short waits."""
 
@@ -48,30 +48,32 @@ class Found:
 
 
 class Pace:
-    """Keeps reading to a rate, and stops it."""
+    """Keeps reading to a rate. Whoever has asked may have gone meanwhile, and is looked after once a second."""
 
-    def __init__(self, rate: float | None, stop: threading.Event) -> None:
-        """`rate` in bytes per second, None for no limit."""
+    def __init__(self, rate: float | None, still_wanted: Callable[[], None]) -> None:
+        """`rate` in bytes per second, None for no limit; `still_wanted` raises what the reading is to end with."""
         self._rate = rate
-        self._stop = stop
-        self._began = time.monotonic()
-        self._read = 0
+        self._still_wanted = still_wanted
+        self._began = self._looked = time.monotonic()
         self.total = 0
 
     def __call__(self, size: int) -> None:
-        """Raises Interrupted when it is stopped."""
+        """Raises what `still_wanted` raises."""
         self.total += size
-        self._read += size
-        ahead = 0.0
-        if self._rate is not None:
-            ahead = self._read / self._rate - (time.monotonic() - self._began)
-        if self._stop.wait(ahead if ahead > _LAG else 0):
-            raise Interrupted("the check was stopped")
+        while True:
+            now = time.monotonic()
+            if now - self._looked >= _LOOK:
+                self._looked = now
+                self._still_wanted()
+            ahead = self.total / self._rate - (now - self._began) if self._rate is not None else 0.0
+            if ahead <= _LAG:
+                return
+            time.sleep(min(ahead, _LOOK))
 
 
 def check_versions(store: VersionStore, owner: str, pace: Pace) -> Found:
     """All versions, the newest first, and the live files that the newest knows. Raises as `VersionStore.locked`, and
-    Interrupted."""
+    what the pace does."""
     found = Found()
     with store.locked(owner):
         good: set[tuple[int, int, str]] = set()

@@ -31,7 +31,8 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+VERSIONED = "versions"
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", VERSIONED)
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
