@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug
+from dwcp.api import debug, workloads
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
@@ -244,6 +245,7 @@ ENDPOINTS = (
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
+    *workloads.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 
@@ -271,7 +273,7 @@ def openapi(package_version: str) -> dict[str, Any]:
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    usual = {} if 202 in endpoint.statuses else {200: "done"}
+    usual = {} if {201, 202} & endpoint.statuses.keys() else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
         problem = status in (400, 401, 403, 404, 409)
@@ -283,8 +285,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
         for name, text in endpoint.query.items()
     ]
-    if "{id}" in endpoint.path:
-        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    for name in re.findall(r"\{(\w+)\}", endpoint.path):
+        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
     if endpoint.guarded:

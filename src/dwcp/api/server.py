@@ -70,9 +70,7 @@ class HttpServer:
     async def _serve(self, scheme: str, address: str) -> None:
         sock = _bind(address, f"http.{'tls_listen' if scheme == 'https' else 'listen'}")
         host, port = sock.getsockname()[:2]
-        app = create_app(
-            self._view, self._registry, self._metrics, token=None if is_loopback(str(host)) else self._token
-        )
+        app = create_app(self._view, self._registry, self._metrics, token=self._token, loopback=is_loopback(str(host)))
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -14,6 +14,8 @@ from dwcp.errors import DwcpError, Interrupted, StorageError
 _COMMANDS = {
     "send": "dwcp.cli.transfer:send",
     "get": "dwcp.cli.transfer:get",
+    "workload": "dwcp.cli.workload:workload",
+    "jobs": "dwcp.cli.jobs:jobs",
     "ls": "dwcp.cli.peers:ls",
     "ping": "dwcp.cli.peers:ping",
     "id": "dwcp.cli.peers:show_id",
@@ -30,6 +32,8 @@ _COMMANDS = {
 _SUMMARIES = {
     "send": "Make a path at a peer what a local file, tree or stream is.",
     "get": "Make a local path what a file or tree at a peer is.",
+    "workload": "Declare what has to be at other sites; its versions, restoring them.",
+    "jobs": "See and steer what the manager has to send.",
     "ls": "List a peer's exports, or a directory in one.",
     "ping": "Measure the round trip to a peer.",
     "id": "Show this node's fingerprint, by which peers know it.",

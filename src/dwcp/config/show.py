@@ -51,6 +51,8 @@ def summary(config: Config) -> list[str]:
         f"exports: {', '.join(f'{name} = {export.path}' for name, export in config.storage.exports.items()) or 'none'}",
         f"peers: {', '.join(config.peers) or 'none'}",
     ]
+    if config.workloads:
+        lines.append(f"workloads: {', '.join(config.workloads)}")
     if not config.enabled:
         lines.append("enabled is false: nothing will be transferred")
     if t.enable_rdma:

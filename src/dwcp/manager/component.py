@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from abc import ABC, abstractmethod
 from typing import Protocol
 
@@ -46,9 +45,8 @@ class Background(ABC):
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                # our own cancellation comes back
-                await task
+            # our own cancellation comes back; or what it failed with, which the check has told
+            await asyncio.gather(task, return_exceptions=True)
 
     @property
     def _runs(self) -> bool:

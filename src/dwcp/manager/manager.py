@@ -15,6 +15,7 @@ import structlog
 from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
 from dwcp.config.model import Transport
+from dwcp.config.workloads import WorkloadSection
 from dwcp.errors import ConfigError, NotFoundError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
@@ -24,6 +25,7 @@ from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
+from dwcp.manager.workloads import WorkloadsComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.durations import Durations
 from dwcp.profiling import heap
@@ -32,6 +34,7 @@ from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
 from dwcp.store.recorder import Recorder
+from dwcp.store.workloads import add_workload, remove_workload
 from dwcp.supervise.breaker import BreakerStatus, worst
 from dwcp.supervise.health import NodeHealth, node_health
 from dwcp.supervise.memory import MemoryStatus
@@ -41,6 +44,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
+from dwcp.workloads.coordinator import Workloads
 
 LOG_GRACE = 5.0
 """Seconds that the last records get to be written."""
@@ -91,6 +95,9 @@ class Manager:
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
             self._peers = PeersComponent(self._server, lambda: self._config, self._recorder.note)
+            self.workloads = Workloads(
+                lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
+            )
             self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
@@ -128,6 +135,7 @@ class Manager:
                 TransportComponent(self._server): ("state", "compression"),
                 self._peers: ("transport",),
                 PruningComponent(lambda: self._config): ("state",),
+                WorkloadsComponent(self.workloads): ("state", "transport"),
             }
         return components
 
@@ -166,6 +174,7 @@ class Manager:
         self._server.apply(self._config)
         if self._runner is not None:
             self._runner.apply(self._config)
+            self.workloads.look_again()
         return applied, waiting
 
     def refused(self, error: ConfigError) -> None:
@@ -225,6 +234,22 @@ class Manager:
             self._peers.reset(name)
             self._recorder.note("breaker", "reset", peer=name)
             log.info("circuit breaker was reset", peer=name)
+
+    def _closed_peers(self) -> set[str]:
+        return {name for name, breaker in self._peers.breakers().items() if breaker.state == "open"}
+
+    async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        await asyncio.to_thread(add_workload, self._config, name, workload)
+        self._recorder.note("workload", "add", name=name, source=workload.source)
+        self._with_workloads({**self._config.workloads, name: workload})
+
+    async def remove_workload(self, name: str) -> None:
+        await asyncio.to_thread(remove_workload, self._config, name)
+        self._recorder.note("workload", "remove", name=name)
+        self._with_workloads({key: value for key, value in self._config.workloads.items() if key != name})
+
+    def _with_workloads(self, workloads: dict[str, WorkloadSection]) -> None:
+        self.reload(self._config.model_copy(update={"workloads": workloads}))
 
     def recoveries(self) -> Mapping[str, RecoveryCounts]:
         return self._runner.recoveries() if self._runner is not None else {}

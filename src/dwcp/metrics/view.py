@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from dwcp.config import Config
+from dwcp.config.workloads import WorkloadSection
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth
 from dwcp.supervise.memory import MemoryStatus
@@ -13,6 +14,7 @@ from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
+from dwcp.workloads.coordinator import Workloads
 
 
 class NodeView(Protocol):
@@ -30,6 +32,19 @@ class NodeView(Protocol):
     @property
     def addresses(self) -> Mapping[str, str]:
         """Bound HOST:PORT of transport, http and https, as far as they listen."""
+        ...
+
+    @property
+    def workloads(self) -> Workloads:
+        """Its `status` is cheap; its requests are awaited."""
+        ...
+
+    async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        """Remembers it in the state directory. Raises UsageError when the name is taken, StateError."""
+        ...
+
+    async def remove_workload(self, name: str) -> None:
+        """Raises NotFoundError, UsageError for one of the configuration, StateError."""
         ...
 
     def health(self) -> NodeHealth: ...

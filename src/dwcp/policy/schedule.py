@@ -48,7 +48,7 @@ class Settling:
 
     def __init__(self, seconds: float) -> None:
         """`seconds` without a change make it rest."""
-        self._seconds = seconds
+        self.seconds = seconds
         self._first: float | None = None
         self._newest = 0.0
 
@@ -61,7 +61,7 @@ class Settling:
         """When the source is to be sent; None while nothing has changed."""
         if self._first is None:
             return None
-        return min(self._newest + self._seconds, self._first + MOST_SETTLING * self._seconds)
+        return min(self._newest + self.seconds, self._first + MOST_SETTLING * self.seconds)
 
     def taken(self) -> None:
         """A run was asked for: what changed until now is in it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from dwcp.config import Config
@@ -60,6 +62,14 @@ class Node:
         limit = self.config.memory.limit // POOL_SHARE >> times
         self.pool.resize(limit)
         return limit
+
+    def slowed(self, ceiling: Callable[[int | None], int | None]) -> Node:
+        """This node for a transfer that may not take all of its rate: `ceiling` makes of the node's rate (bits per
+        second, None for no limit) what that one may send."""
+        slow = copy.copy(self)
+        shared = SharedRate(Path(self.config.storage.state_dir))
+        slow.pacer = Pacer(self.rate_now, shared, lambda: ceiling(self.rate_now()))
+        return slow
 
     def rate_now(self) -> int | None:
         """Bits per second that the node may send, None for no limit: what `dwcp limit` has set, else as configured."""
