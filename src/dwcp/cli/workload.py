@@ -62,12 +62,8 @@ def workload() -> None:
     default=None,
     help="Leave at the target what the source lacks.",
 )
-@click.option(
-    "--before", multiple=True, metavar="ARG", help="Program to run before each transfer; again for an argument."
-)
-@click.option(
-    "--after", multiple=True, metavar="ARG", help="Program to run after each transfer; again for an argument."
-)
+@click.option("--before", multiple=True, metavar="ARG", help="Program to run before; again for each argument.")
+@click.option("--after", multiple=True, metavar="ARG", help="Program to run after; again for each argument.")
 @click.option("--replace", is_flag=True, help="Take the place of the workload of that name.")
 @configured
 def add(
@@ -78,7 +74,8 @@ def add(
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     values = {key: value for key, value in given.items() if value not in (None, [])}
     try:
-        section = WorkloadSection(source=os.path.abspath(source), targets=list(targets), **values)  # noqa: PTH100
+        values |= {"source": os.path.abspath(source), "targets": list(targets)}  # noqa: PTH100
+        section = WorkloadSection.model_validate(values)
     except ValidationError as error:
         raise UsageError("; ".join(_problem(found) for found in error.errors())) from error
     for target in targets:
