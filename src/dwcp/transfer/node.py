@@ -27,7 +27,7 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import RDMA, Claim, Introduction
+from dwcp.wire.handshake import RDMA, VERSIONED, Claim, Introduction
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
@@ -118,7 +118,7 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        also = (RDMA,) if self.rdma.usable() else ()
+        also = (VERSIONED, RDMA) if self.rdma.usable() else (VERSIONED,)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
         )

@@ -31,11 +31,12 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-VERSIONED = "versions"
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", VERSIONED)
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
+VERSIONED = "versions"
+"""Of a node that keeps versions of what is at a path."""
 
 Sign = Callable[[bytes], bytes]
 

@@ -21,8 +21,6 @@ log = structlog.get_logger()
 class HookError(DwcpError):
     """A command of the operator failed; whether another try helps only the command knows, so it is tried again."""
 
-    code = "hook"
-
 
 async def run_hook(command: Sequence[str], seconds: float, variables: Mapping[str, str]) -> None:
     """Runs it to its end, in a process group of its own that is killed after so many `seconds` or when this is
