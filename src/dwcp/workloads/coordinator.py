@@ -100,6 +100,7 @@ class Workloads:
     async def start(self) -> None:
         """Raises StateError."""
         self._stopping = False
+        self._wake = asyncio.Event()
         self._store_ = await asyncio.to_thread(JobStore, Path(self._config().storage.state_dir))
         self._executor = ThreadPoolExecutor(MAX_JOBS, thread_name_prefix="dwcp-job")
         self._wake.set()

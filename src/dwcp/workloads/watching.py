@@ -28,6 +28,7 @@ class Watcher:
         self.problem = ""
         """Why it does not see changes now; empty when it does."""
         self._changed = changed
+        self._watches = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dwcp-watch", daemon=True)
         self._thread.start()
@@ -38,15 +39,16 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            self._watches = False
             try:
                 self._watch()
             except Exception as error:  # the library raises what the system said in several classes of its own
-                problem = f"{self.source} cannot be watched: {error}; see fs.inotify.max_user_watches"
-                if problem != self.problem:
+                # an event whose name is no UTF-8 ends a watch too; what is missed then, its new beginning makes up for
+                problem = "" if self._watches else f"{self.source} cannot be watched: {error}"
+                if problem and problem != self.problem:
                     log.warning("changes of a source are not seen", reason=problem)
                 self.problem = problem
-            if self.problem:
-                self._stop.wait(RETRY)
+            self._stop.wait(STEP_MS / 1000 if self._watches else RETRY)
 
     def _watch(self) -> None:
         """Until it is to stop, or the source is another one. Raises what the library raises, and OSError."""
@@ -70,7 +72,7 @@ class Watcher:
             raise_interrupt=False,
             recursive=is_directory,
         ):
-            self.problem = ""
+            self.problem, self._watches = "", True
             if changes or first:
                 self._changed()
             first = False
