@@ -9,9 +9,9 @@
         ...
 
 The map of the package: `errors`, `units` and `config` may be known by all. The core decides, without sockets, files or
-clocks: `wire` (protocol), `tuning` (streams), `hde` (delta encoding), `supervise` (health, recovery, breakers), `policy`
-(schedules, jobs, retention). The shell acts: `links` (TCP, TLS), `store` (identity, journals, jobs), `files` (trees),
-`versions` (of paths), `transfer` (one transfer, both roles), `workloads` (what is declared), `manager` (the
+clocks: `wire` (protocol), `tuning` (streams), `hde` (delta encoding), `supervise` (health, recovery, breakers),
+`policy` (schedules, jobs, retention). The shell acts: `links` (TCP, TLS), `store` (identity, journals, jobs), `files`
+(trees), `versions` (of paths), `transfer` (one transfer, both roles), `workloads` (what is declared), `manager` (the
 coordinator), `metrics`, `api`, `cli`, and `testing` (a lab of local nodes).
 """
 

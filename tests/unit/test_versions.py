@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -332,3 +334,62 @@ def test_where_both_rot_the_live_one_goes_so_that_it_comes_anew(
     os.utime(live, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert export.check().healed == 1
     assert (stored(version) / "sub" / "b").read_bytes() == content
+
+
+@pytest.fixture
+def shared_blocks(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system whose files can share blocks."""
+    image, top = tmp_path / "image", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(400 * 2**20)
+    top.mkdir()
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, top], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount an image here: {mounted.stderr.strip()}")
+    try:
+        yield top
+    finally:
+        subprocess.run(["umount", top], check=True)
+
+
+def _used(top: Path) -> int:
+    """Bytes on the disk, once all is there that has to be."""
+    os.sync()
+    status = os.statvfs(top)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts an image, which needs root")
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs (apt xfsprogs)")
+def test_where_files_can_share_blocks_versions_take_only_what_changed(shared_blocks: Path) -> None:
+    export = Export(shared_blocks / "export")
+    fill(export.tree)
+    image = export.tree / "image"
+    content = bytearray(os.urandom(60 * 2**20))
+    image.write_bytes(content)
+    pictures, before = [picture(export.tree)], _used(shared_blocks)
+    first = export.make().version
+    assert _used(shared_blocks) - before < 4 * 2**20
+    # in place: the clone keeps what was there
+    content[1000:2000] = os.urandom(1000)
+    with image.open("r+b") as file:
+        file.seek(1000)
+        file.write(content[1000:2000])
+    pictures.append(picture(export.tree))
+    second = export.make().version
+    # received anew: all of it has blocks of its own, until the version shares them
+    content[30 * 2**20 : 30 * 2**20 + 5] = b"other"
+    replace(image, bytes(content))
+    pictures.append(picture(export.tree))
+    with_live = _used(shared_blocks)
+    third = export.make().version
+    assert [picture(stored(version)) for version in (first, second, third)] == pictures
+    image.unlink()
+    assert with_live - _used(shared_blocks) > 40 * 2**20
+    _rot(stored(third) / "sub" / "b")
+    assert export.check().healed == 1
+    assert picture(stored(second)) == pictures[1]
+    export.store.close()
+    export.root.close()

@@ -217,7 +217,7 @@ class _Builder:
             raise changed(walked.parts) from error
         try:
             entry = msgspec.structs.replace(entry, xattrs=copying.xattrs(source))
-            entry = self._copy(source, entry, known, directory, name)
+            entry = self._copy(source, walked, entry, known, directory)
             now = os.fstat(source)
         finally:
             os.close(source)
@@ -231,16 +231,31 @@ class _Builder:
             raise changed(walked.parts)
         return entry, known is not None and self._clones
 
-    def _copy(self, source: int, entry: Entry, known: Entry | None, directory: int, name: bytes) -> Entry:
-        target = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+    def _copy(self, source: int, walked: Walked, entry: Entry, known: Entry | None, directory: int) -> Entry:
+        target = os.open((TREE, *walked.parts)[-1], _NEW_FILE, 0o600, dir_fd=directory)
         try:
             if not (self._clones and copying.clone(source, target)):
                 copying.copy(source, target)
+            elif known is None and entry.size >= copying.SHARED:
+                self._share_old(walked, target)
             entry = msgspec.structs.replace(entry, hash=known.hash if known is not None else copying.digest(target))
             copying.take_over(target, entry)
         finally:
             os.close(target)
         return entry
+
+    def _share_old(self, walked: Walked, target: int) -> None:
+        """A file that was received anew has blocks of its own also for what did not change in it."""
+        if self._old is None:
+            return
+        try:
+            old = self._old.open_file((TREE, *walked.parts))
+        except (FileNotFoundError, NotADirectoryError, RefusedError):
+            return
+        try:
+            copying.share(old, target)
+        finally:
+            os.close(old)
 
     def _link_old(self, walked: Walked, directory: int, name: bytes) -> bool:
         """Shares the file of the version before; false where it has as many names as it can have, or is gone."""
