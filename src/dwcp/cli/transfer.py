@@ -11,6 +11,7 @@ import click
 
 from dwcp.cli.failure import fail
 from dwcp.cli.options import configured, load, split_remote
+from dwcp.cli.order import order
 from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
 from dwcp.config import Config
@@ -46,8 +47,21 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="PEER:EXPORT/PATH")
+@click.option(
+    "--from",
+    "sender",
+    metavar="PEER",
+    help="Let this peer send it: SRC is EXPORT/PATH there, and the target's PEER one that it knows.",
+)
 @_common
-def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str, ...], **options: Any) -> None:
+def send(
+    source: str,
+    target: str,
+    sender: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Make PATH below a peer's EXPORT what SRC is: a file, a directory with all below it, or - for standard input.
 
     PATH names the result. Without one, or with a slash at its end, SRC's own name is put inside (- needs a name).
@@ -58,8 +72,12 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
       dwcp send /srv/images node2:inbox            becomes inbox/images
       dwcp send disk.img node2:inbox/vm7.img       becomes inbox/vm7.img
       pg_dump db | dwcp send - node2:inbox/db.sql
+      dwcp send --from node2 inbox/vm7.img node3:inbox/vm7.img
     """
     peer, path = split_remote(target)
+    if sender is not None:
+        order(load(files, overrides), sender, source, target, **options)
+        return
     what: str | BinaryIO = _standard_input() if source == "-" else source
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:

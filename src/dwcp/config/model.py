@@ -314,6 +314,7 @@ class PeerSection(Section):
         description="Its identity; `dwcp id` there shows it. ca: whoever has a certificate for its name (ca_file).",
         json_schema_extra={"allowed": f"sha256: and 64 hexadecimal digits, or {BY_AUTHORITY}"},
     )
+    may_order: bool = flag(False, "It may have this node send what is in its exports to other peers.")
 
 
 class Export(Section):

@@ -45,6 +45,7 @@ from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
 from dwcp.workloads.coordinator import Workloads
+from dwcp.workloads.ordering import OrderDesk
 
 LOG_GRACE = 5.0
 """Seconds that the last records get to be written."""
@@ -98,6 +99,10 @@ class Manager:
             self.workloads = Workloads(
                 lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
             )
+            if config.enabled:
+                self._server.node.orders = OrderDesk(
+                    lambda: self._config, self.workloads.add_job, self.workloads.get_job
+                )
             self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(

@@ -20,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     before: list[str] = []
     after: list[str] = []
     hook_timeout: float = 300.0
+    ordered_by: str = ""
+    """The peer for which it is; `source` is then EXPORT/PATH of this node, and never left by a symlink."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from dwcp.wire.paths import check_relative
 
 if TYPE_CHECKING:
     from dwcp.transfer.outbound import Order
+    from dwcp.transfer.remote_jobs import RemoteJob
     from dwcp.transfer.remote_versions import CheckedVersions, KeptVersion, RemoteVersion
     from dwcp.transfer.source import Source, TreeSource
 
@@ -107,11 +108,28 @@ class Peer:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
-        order = self._order(remote, delete=delete, checksum=checksum, source=order_source)
+        return await self._send(order_source, remote, delete=delete, checksum=checksum, on_progress=on_progress)
+
+    async def send_source(
+        self, source: Source, target: str, *, delete: bool = False, checksum: Checksum = "xxh3"
+    ) -> TransferResult:
+        """As `send`, of a source that is open already and is closed at the end; `target` has a name of its own."""
+        return await self._send(source, _remote_path(target, None), delete=delete, checksum=checksum)
+
+    async def _send(
+        self,
+        source: Source,
+        remote: bytes,
+        *,
+        delete: bool,
+        checksum: Checksum,
+        on_progress: OnProgress | None = None,
+    ) -> TransferResult:
+        order = self._order(remote, delete=delete, checksum=checksum, source=source)
         try:
             return await self._run(order, on_progress)
         finally:
-            order_source.close()
+            source.close()
 
     async def get(
         self,
@@ -147,6 +165,22 @@ class Peer:
     async def ping(self) -> float:
         """Seconds of one round trip on the session."""
         return await asyncio.to_thread(self._ping)
+
+    async def order(
+        self, source: str, peer: str, target: str, *, delete: bool = False, checksum: Checksum = "xxh3"
+    ) -> RemoteJob:
+        """Has this peer send what `source` (EXPORT/PATH there) is to a peer that it knows as `peer`; returns when that
+        is queued there. Raises RefusedError where this node may not order (`peers.NAME.may_order`), NotFoundError."""
+        from dwcp.transfer.remote_jobs import place
+
+        request = partial(place, self, source, peer, target, delete=delete, checksum=checksum)
+        return await _cancellable(request, self._hang_up)
+
+    async def order_status(self, job: int) -> RemoteJob:
+        """How far it is. Raises NotFoundError for a job that this node has not ordered."""
+        from dwcp.transfer.remote_jobs import look
+
+        return await _cancellable(partial(look, self, job), self._hang_up)
 
     async def keep_version(self, path: str, keep: str = "all") -> KeptVersion:
         """Makes a version of what is at `path` (EXPORT/PATH) now, where it differs from the newest one, and removes

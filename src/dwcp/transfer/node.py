@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from dwcp.config import Config
 from dwcp.config.model import BY_AUTHORITY
@@ -27,11 +28,24 @@ from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import ORDERS, RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
 is the interpreter, threads and tables."""
+
+
+class Orders(Protocol):
+    """What peers tell this node to send. Called in threads of sessions."""
+
+    def take(self, peer: str, order: Order) -> Ordered:
+        """Queues it. Raises RefusedError, NotFoundError, UsageError."""
+        ...
+
+    def look(self, peer: str, job: int) -> Ordered:
+        """Raises NotFoundError for a job that this peer has not ordered."""
+        ...
 
 
 class Node:
@@ -48,6 +62,8 @@ class Node:
         self.meter = Meter()
         self.tally = Tally()
         self.rdma = Rdma(lambda: self.config)
+        self.orders: Orders | None = None
+        """Where it sends what peers tell it to."""
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -118,7 +134,8 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        also = (VERSIONED, RDMA) if self.rdma.usable() else (VERSIONED,)
+        offers = {VERSIONED: True, ORDERS: self.orders is not None, RDMA: self.rdma.usable()}
+        also = tuple(name for name, offered in offers.items() if offered)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
         )

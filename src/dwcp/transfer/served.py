@@ -141,6 +141,8 @@ class ServedSession:
                     self._answer(partial(self._list, message.path))
                 case m.Keep() | m.Versions() | m.Check():
                     self._answer(partial(self._about_versions, message))
+                case m.Order() | m.OrderStatus():
+                    self._answer(partial(self._about_orders, message))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -162,6 +164,15 @@ class ServedSession:
             kept.answer(request, root, target, self._channel, self.peer)
         finally:
             root.close()
+
+    def _about_orders(self, request: m.Order | m.OrderStatus) -> None:
+        orders = self._node.orders
+        if orders is None:
+            raise RefusedError(f"node {self._node.identity.node_name!r} takes no orders: no manager runs there")
+        if isinstance(request, m.Order):
+            self._channel.send(orders.take(self.peer, request))
+        else:
+            self._channel.send(orders.look(self.peer, request.job))
 
     # -- transfers -----------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
 VERSIONED = "versions"
 """Of a node that keeps versions of what is at a path."""
+ORDERS = "orders"
+"""Of a node that sends to others what it is told to."""
 
 Sign = Callable[[bytes], bytes]
 

@@ -271,6 +271,39 @@ class Checked(Message):
         self.lines = [printable(line, MAX_TEXT) for line in self.lines]
 
 
+class Order(Message):
+    """Send what is at a path of yours to a peer of yours, for me."""
+
+    kind = 54
+    source: PathBytes
+    peer: Name
+    target: PathBytes
+    delete: bool = False
+    checksum: Annotated[str, Meta(pattern="^(xxh3|blake3)$")] = "xxh3"
+
+
+class OrderStatus(Message):
+    """How far is the job?"""
+
+    kind = 55
+    job: Count
+
+
+class Ordered(Message):
+    """Answer to ORDER and ORDER_STATUS. `reason`: why the job waits or is parked."""
+
+    kind = 56
+    job: Count
+    state: Name
+    reason: Text = ""
+    files: Count = 0
+    bytes: Count = 0
+    wire_bytes: Count = 0
+
+    def __post_init__(self) -> None:
+        self.reason = printable(self.reason, MAX_TEXT)
+
+
 # -- sender to receiver ------------------------------------------------------------------------------------------------
 
 
@@ -452,6 +485,7 @@ MESSAGES: dict[int, type[Message]] = {
         *(Error, Ping, Pong, Bye),
         *(List, Listing, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
+        *(Order, OrderStatus, Ordered),
         *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
         *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
     )

@@ -73,6 +73,7 @@ class Workloads:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: dict[str, tuple[Watcher, Settling]] = {}
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._ended = dict.fromkeys((JobState.DONE, JobState.PARKED, JobState.CANCELLED), 0)
         self._status = WorkloadStatus()
@@ -101,6 +102,7 @@ class Workloads:
         """Raises StateError."""
         self._stopping = False
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._store_ = await asyncio.to_thread(JobStore, Path(self._config().storage.state_dir))
         self._executor = ThreadPoolExecutor(MAX_JOBS, thread_name_prefix="dwcp-job")
         self._wake.set()
@@ -146,13 +148,23 @@ class Workloads:
         return await asyncio.to_thread(self._store.get, job_id)
 
     async def add(self, job: NewJob) -> Job:
-        """Queues a job that belongs to no workload. Raises UsageError when too many wait."""
+        """As `add_job`, which blocks."""
+        return await asyncio.to_thread(self.add_job, job)
+
+    def add_job(self, job: NewJob) -> Job:
+        """Queues a job that belongs to no workload; from any thread but the event loop's. Raises UsageError when too
+        many wait."""
         if self._status.counts[JobState.WAITING] >= MAX_WAITING:
             raise UsageError(f"{MAX_WAITING} jobs wait already; cancel some (`dwcp jobs cancel`)")
-        (job_id,) = await asyncio.to_thread(self._store.add, [job], time.time())
+        (job_id,) = self._store.add([job], time.time())
         self._note("job", "add", peer=job.peer, id=job_id, source=job.source, target=job.target)
-        self._wake.set()
-        return await self.job(job_id)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        return self._store.get(job_id)
+
+    def get_job(self, job_id: int) -> Job:
+        """From any thread but the event loop's. Raises NotFoundError."""
+        return self._store.get(job_id)
 
     async def cancel(self, job_id: int) -> Job:
         """Raises NotFoundError; UsageError for one that has ended."""
@@ -259,13 +271,14 @@ class Workloads:
             if wanted.get(name) != watcher.source or config.workloads[name].settle != settling.seconds:
                 watcher.stop()
                 del self._watchers[name]
-        loop = asyncio.get_running_loop()
         for name, source in wanted.items():
             if name not in self._watchers:
                 settling = Settling(config.workloads[name].settle)
-                self._watchers[name] = (Watcher(source, self._teller(loop, settling)), settling)
+                self._watchers[name] = (Watcher(source, self._teller(settling)), settling)
 
-    def _teller(self, loop: asyncio.AbstractEventLoop, settling: Settling) -> Callable[[], None]:
+    def _teller(self, settling: Settling) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+
         def changed() -> None:
             settling.changed(time.monotonic())
             self._wake.set()

@@ -6,18 +6,28 @@ import asyncio
 import os
 import threading
 from functools import partial
+from pathlib import Path
+from typing import TypedDict
 
 import structlog
 
-from dwcp.errors import DwcpError, Interrupted, fault
+from dwcp.errors import DwcpError, Interrupted, NotFoundError, fault
+from dwcp.files.root import Root
 from dwcp.store.job import Job, Outcome
-from dwcp.transfer.client import Peer, connect_as
+from dwcp.transfer.client import Checksum, Peer, connect_as
 from dwcp.transfer.node import Node
 from dwcp.transfer.result import TransferResult
+from dwcp.transfer.source import Source, TreeSource
 from dwcp.units import parse_percent, parse_rate
+from dwcp.wire.paths import check_relative
 from dwcp.workloads.hooks import run_hook
 
 log = structlog.get_logger()
+
+
+class _Options(TypedDict):
+    delete: bool
+    checksum: Checksum
 
 
 class Performance:
@@ -80,8 +90,11 @@ class Performance:
 
     async def _send(self, peer: Peer) -> tuple[TransferResult, str]:
         job, settings = self.job, self.job.settings
-        checksum = "blake3" if settings.checksum == "blake3" else "xxh3"
-        result = await peer.send(job.source, job.target, delete=settings.delete, checksum=checksum)  # type: ignore[arg-type]
+        options: _Options = {"delete": settings.delete, "checksum": settings.checksum}  # type: ignore[typeddict-item]
+        if settings.ordered_by:
+            result = await peer.send_source(_exported(self._node, job.source), job.target, **options)
+        else:
+            result = await peer.send(job.source, job.target, **options)
         if not settings.keep:
             return result, ""
         return result, (await peer.keep_version(job.target, settings.keep)).version.id
@@ -118,6 +131,15 @@ def run(performance: Performance) -> Outcome | DwcpError:
     except Exception as error:  # a job that fails by a fault of ours must not end the queue
         log.exception("a job failed", job=performance.job.id)
         return fault(error)
+
+
+def _exported(node: Node, path: str) -> Source:
+    """EXPORT/PATH of this node, as a peer gets it: no symlink leads out of it. Raises NotFoundError, RefusedError."""
+    name, _, below = path.partition("/")
+    export = node.config.storage.exports.get(name)
+    if export is None:
+        raise NotFoundError(f"there is no export {name!r} any more")
+    return TreeSource(Root(Path(export.path)), check_relative(os.fsencode(below)))
 
 
 def _ceiling(job: Job, rate: int | None) -> int | None:
