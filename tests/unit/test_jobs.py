@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> JobStore:
 
 
 def test_what_was_queued_is_there_after_a_new_start(store: JobStore, tmp_path: Path) -> None:
-    store.follow(["db"], 1.0)
+    store.follow({"db": ["b:inbox/db", "b:inbox/two"]}, 1.0)
     first, second, third = store.add([job(), job(target="inbox/two"), job("", keep="last 3", before=["a", "b"])], 2.0)
     store.start(first, 3.0)
     store.park(second, 4, "no")
@@ -67,7 +67,7 @@ def test_a_pause_is_kept_by_a_schedule_and_ended_by_a_person(store: JobStore) ->
 
 
 def test_where_a_workload_stands_is_noted_with_the_job(store: JobStore) -> None:
-    store.follow(["db"], 0.0)
+    store.follow({"db": ["b:inbox/db"]}, 0.0)
     (first,) = store.add([job()], 1.0)
     store.start(first, 2.0)
     store.finish(store.get(first), Outcome("v1", 3, 400, 100), 5.0)
@@ -84,14 +84,18 @@ def test_where_a_workload_stands_is_noted_with_the_job(store: JobStore) -> None:
     assert store.get(check).reason == "two"
 
 
-def test_a_workload_that_is_gone_is_forgotten(store: JobStore) -> None:
-    store.follow(["db", "www"], 0.0)
-    (first, second, third) = store.add([job(), job(target="x"), job("www")], 1.0)
+def test_workloads_and_targets_that_are_gone_are_forgotten(store: JobStore) -> None:
+    store.follow({"db": ["b:inbox/db", "b:x"], "www": ["b:inbox/db", "b:y"]}, 0.0)
+    first, second, third, fourth, alone = store.add(
+        [job(), job(target="x"), job("www"), job("www", target="y"), job("")], 1.0
+    )
     store.start(first, 2.0)
     store.finish(store.get(first), Outcome(), 3.0)
-    store.follow(["www"], 4.0)
-    assert store.get(second).state is JobState.CANCELLED
-    assert store.get(third).state is JobState.WAITING
+    store.follow({"www": ["b:y"]}, 4.0)
+    assert [store.get(number).state for number in (second, third, fourth, alone)] == [
+        *(JobState.CANCELLED, JobState.CANCELLED),
+        *(JobState.WAITING, JobState.WAITING),
+    ]
     assert store.standings() == []
     assert list(store.known()) == ["www"]
 

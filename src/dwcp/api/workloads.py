@@ -15,15 +15,16 @@ from starlette.responses import Response
 
 from dwcp.api.endpoint import Endpoint, Json, obj
 from dwcp.config.load import as_written
-from dwcp.config.workloads import NEVER_OVER_HTTP, TARGET, WorkloadSection
+from dwcp.config.workloads import NEVER_OVER_HTTP, WorkloadSection
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.policy.queueing import JobState
-from dwcp.store.job import Job, NewJob, Settings
-from dwcp.workloads.plan import split_target, workload_of
+from dwcp.store.job import Job
+from dwcp.workloads.plan import jobs_of, workload_of
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body: the longest workload is far shorter."""
+JOB_KEYS = ("source", "target", "delete", "checksum", "priority", "keep", "bandwidth")
 
 
 def job_document(job: Job) -> dict[str, Any]:
@@ -85,13 +86,17 @@ async def _add_workload(view: NodeView, request: Request) -> Response:
     forbidden = [key for key in NEVER_OVER_HTTP if key in body]
     if forbidden:
         raise UsageError(f"{', '.join(forbidden)}: commands are not taken over HTTP; write them into the configuration")
+    await view.add_workload(name, _section(body))
+    return Json(workload_document(view, name), 201)
+
+
+def _section(values: dict[str, Any]) -> WorkloadSection:
+    """Raises UsageError with all that is wrong."""
     try:
-        workload = WorkloadSection.model_validate(body)
+        return WorkloadSection.model_validate(values)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
         raise UsageError("; ".join(problems)) from error
-    await view.add_workload(name, workload)
-    return Json(workload_document(view, name), 201)
 
 
 async def _remove_workload(view: NodeView, request: Request) -> Response:
@@ -131,42 +136,17 @@ async def _job(view: NodeView, request: Request) -> Response:
     return Json(job_document(await view.workloads.job(_job_id(request))))
 
 
-class _Asked(msgspec.Struct, forbid_unknown_fields=True):
-    source: str
-    target: str
-    delete: bool = False
-    checksum: str = "xxh3"
-    priority: int = 5
-    keep: str = ""
-    bandwidth: str = "100%"
-
-
 async def _add_job(view: NodeView, request: Request) -> Response:
-    try:
-        asked = msgspec.convert(await _body(request), _Asked)
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from error
-    if not TARGET.fullmatch(asked.target):
-        raise UsageError(f"{asked.target!r} is no target; write PEER:EXPORT/PATH")
-    # a workload's values are what a job's may be
-    try:
-        WorkloadSection(
-            source=asked.source,
-            targets=[asked.target],
-            checksum=asked.checksum,  # type: ignore[arg-type]
-            priority=asked.priority,
-            keep=asked.keep,
-            bandwidth=asked.bandwidth,
-        )
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from error
-    settings = Settings(delete=asked.delete, checksum=asked.checksum, keep=asked.keep, bandwidth=asked.bandwidth)
-    peer, path = split_target(asked.target)
-    if peer not in view.config.peers:
-        raise NotFoundError(f"no peer {peer!r}; known peers: {', '.join(sorted(view.config.peers)) or 'none'}")
-    job = await view.workloads.add(NewJob("", "send", peer, path, asked.source, settings, asked.priority))
-    return Json(job_document(job), 201)
+    body = await _body(request)
+    unknown = body.keys() - JOB_KEYS
+    if unknown:
+        raise UsageError(f"unknown: {', '.join(sorted(unknown))}; a job has {', '.join(JOB_KEYS)}")
+    target = body.pop("target", "")
+    section = _section({"delete": False, **body, "targets": [target]})
+    (job,) = jobs_of("", section, "send")
+    if job.peer not in view.config.peers:
+        raise NotFoundError(f"no peer {job.peer!r}; known peers: {', '.join(sorted(view.config.peers)) or 'none'}")
+    return Json(job_document(await view.workloads.add(job)), 201)
 
 
 async def _cancel_job(view: NodeView, request: Request) -> Response:

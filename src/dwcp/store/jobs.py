@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -231,22 +231,23 @@ class JobStore:
 
     # -- workloads -----------------------------------------------------------------------------------------------------
 
-    def follow(self, names: Iterable[str], now: float) -> None:
-        """Makes the workloads known that are new. What waits of those that are gone is cancelled, and what the queue
-        knew of them forgotten."""
+    def follow(self, targets: Mapping[str, Collection[str]], now: float) -> None:
+        """Makes the workloads known that are new; `targets` (PEER:EXPORT/PATH) by workload. What waits for targets and
+        workloads that are gone is cancelled, and what the queue knew of them forgotten."""
         with self._changing() as db:
-            wanted = set(names)
             known = {name for (name,) in db.execute("SELECT name FROM workloads")}
-            for name in wanted - known:
+            for name in targets.keys() - known:
                 db.execute("INSERT INTO workloads VALUES (?, ?, 0, 0, 0)", (name, now))
-            for name in known - wanted:
+            for name in known - targets.keys():
                 db.execute("DELETE FROM workloads WHERE name = ?", (name,))
-                db.execute("DELETE FROM standings WHERE workload = ?", (name,))
-                db.execute(
-                    "UPDATE jobs SET state = ?, ended_at = ?, reason = 'the workload was removed'"
-                    " WHERE workload = ? AND state IN (?, ?)",
-                    (JobState.CANCELLED, now, name, JobState.WAITING, JobState.PARKED),
-                )
+            for name, target in db.execute("SELECT workload, target FROM standings").fetchall():
+                if target not in targets.get(name, ()):
+                    db.execute("DELETE FROM standings WHERE workload = ? AND target = ?", (name, target))
+            unstarted = "SELECT id, workload, peer || ':' || target FROM jobs WHERE workload != '' AND state IN (?, ?)"
+            for number, name, target in db.execute(unstarted, (JobState.WAITING, JobState.PARKED)).fetchall():
+                if target not in targets.get(name, ()):
+                    reason = "it is no target of the workload any more"
+                    _update(db, number, state=JobState.CANCELLED, ended_at=now, reason=reason)
 
     def known(self) -> dict[str, Known]:
         with self._using() as db:

@@ -46,6 +46,9 @@ def make_version(store: VersionStore, owner: str, keep: Mapping[str, int], now: 
     with store.locked(owner):
         found = store.find()
         newest = found[-1] if found else None
+        if newest is not None:
+            # a clock that was set back must not make the newest version the first to go
+            now = max(now, newest.summary.taken_at)
         if newest is not None and not manifest.is_whole(newest.manifest, newest.summary.digest):
             # nothing can be told by it; the next check says so
             newest = None

@@ -198,7 +198,7 @@ class Workloads:
     async def pause(self, name: str, *, paused: bool) -> None:
         """Whether it runs by itself; what runs already goes on. Raises NotFoundError."""
         plan.workload_of(self._config(), name)
-        await asyncio.to_thread(self._store.follow, self._config().workloads, time.time())
+        await asyncio.to_thread(self._store.follow, plan.targets_of(self._config()), time.time())
         await asyncio.to_thread(self._store.pause, name, paused=paused)
         if not paused and name in self._watchers:
             # what changed meanwhile was not asked for
@@ -232,7 +232,7 @@ class Workloads:
     def _plan(self, config: Config, settled: Collection[str]) -> tuple[list[Job], float | None]:
         """(jobs that were marked as running, when the next is due). In a thread."""
         store, now = self._store, time.time()
-        store.follow(config.workloads, now)
+        store.follow(plan.targets_of(config), now)
         due = plan.due(config, store.known(), settled, now)
         self._queue(due.asked, config, now)
         waiting = {job.id: job for job in store.jobs(JobState.WAITING)}

@@ -65,6 +65,11 @@ def jobs_of(name: str, workload: WorkloadSection, kind: str) -> list[NewJob]:
     ]
 
 
+def targets_of(config: Config) -> dict[str, list[str]]:
+    """By workload."""
+    return {name: workload.targets for name, workload in config.workloads.items()}
+
+
 def split_target(target: str) -> tuple[str, str]:
     """(peer, EXPORT/PATH)."""
     peer, _, path = target.partition(":")
