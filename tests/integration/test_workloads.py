@@ -303,6 +303,21 @@ def test_what_runs_when_the_node_stops_goes_on_afterwards(pair: Pair) -> None:
     assert site.is_there()
 
 
+def test_a_peer_that_interrupts_is_tried_again(pair: Pair) -> None:
+    site = Site(pair, db={"bandwidth": "16Mbit/s"})
+    (site.source / "big").write_bytes(os.urandom(4_000_000))
+
+    async def act(workloads: Workloads) -> None:
+        (job,) = await workloads.ask("db", "send")
+        await _until(lambda: bool(pair.board.live()))
+        pair.board.cancel(pair.board.live()[0].id)
+        await _until(lambda: len(pair.board.recent()) == 1)
+        assert (await _ended(workloads, job.id)).state is JobState.DONE
+
+    site.run(act)
+    assert site.is_there()
+
+
 def test_a_check_mends_from_the_source_what_is_damaged_everywhere(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(pair, db={"keep": "all", "verify_every": "1d"})
     precious = site.source / "precious"

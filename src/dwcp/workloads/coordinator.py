@@ -213,10 +213,10 @@ class Workloads:
         config = self._config()
         self._follow_watchers(config)
         settled, settles_at = self._settled(time.monotonic())
-        ready, next_at = await asyncio.to_thread(self._plan, config, settled)
         for name in settled:
-            if name in self._watchers:
-                self._watchers[name][1].taken()
+            # before the jobs are queued: what changes from now on is for the next ones
+            self._watchers[name][1].taken()
+        ready, next_at = await asyncio.to_thread(self._plan, config, settled, set(self._closed_peers()))
         for job in ready:
             self._begin(job)
         await asyncio.to_thread(self._read_status)
@@ -229,18 +229,23 @@ class Workloads:
             waits.append(CLOSED)
         return max(LEAST, min(waits))
 
-    def _plan(self, config: Config, settled: Collection[str]) -> tuple[list[Job], float | None]:
+    def _plan(
+        self, config: Config, settled: Collection[str], closed: Collection[str]
+    ) -> tuple[list[Job], float | None]:
         """(jobs that were marked as running, when the next is due). In a thread."""
         store, now = self._store, time.time()
         store.follow(plan.targets_of(config), now)
         due = plan.due(config, store.known(), settled, now)
         self._queue(due.asked, config, now)
+        for job in store.jobs(JobState.RUNNING):
+            if job.id not in self._running:
+                store.wait(job.id, job.attempts, now, "how it ended could not be noted")
         waiting = {job.id: job for job in store.jobs(JobState.WAITING)}
         running = [plan.queued(performance.job) for performance in list(self._running.values())]
         queued = [plan.queued(job) for job in waiting.values()]
         ready = []
         if not self._stopping:
-            for job_id in choose(queued, running, now, plan.limits(config), self._closed_peers()):
+            for job_id in choose(queued, running, now, plan.limits(config), closed):
                 store.start(job_id, now)
                 ready.append(store.get(job_id))
         moments = [moment for moment in (due.next_at, next_look(queued, now)) if moment is not None]
@@ -309,16 +314,16 @@ class Workloads:
         job = performance.job
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._executor, run, performance)
-            await asyncio.to_thread(self._settle, job, result)
+            await asyncio.to_thread(self._settle, performance, result)
         except DwcpError as error:
             log.error("the end of a job cannot be noted; it is done again", job=job.id, reason=str(error))
         finally:
             self._running.pop(job.id, None)
             self._wake.set()
 
-    def _settle(self, job: Job, result: Outcome | DwcpError) -> None:
+    def _settle(self, performance: Performance, result: Outcome | DwcpError) -> None:
         """Notes how it ended. In a thread."""
-        store, now, settings = self._store, time.time(), self._config().jobs
+        store, now, settings, job = self._store, time.time(), self._config().jobs, performance.job
         if isinstance(result, Outcome):
             store.finish(job, result, now)
             store.forget_ended(settings.keep_ended)
@@ -326,7 +331,7 @@ class Workloads:
             self._note("job", "done", peer=job.peer, id=job.id, version=result.version, files=result.files)
             return
         reason = str(result)
-        if isinstance(result, Interrupted):
+        if performance.is_cancelled and isinstance(result, Interrupted):
             if self._stopping:
                 store.wait(job.id, job.attempts, 0.0, reason)
             else:

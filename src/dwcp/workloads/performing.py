@@ -41,6 +41,11 @@ class Performance:
         self._task: asyncio.Task[Outcome] | None = None
         self._why = ""
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Here, and not by the peer: one that stops, or cancels, will take it again."""
+        return bool(self._why)
+
     def cancel(self, why: str) -> None:
         """`run` soon raises Interrupted; what had arrived is kept."""
         with self._lock:
