@@ -62,7 +62,10 @@ def show(number: int, files: Files, overrides: Overrides) -> None:
 @click.option("--bandwidth", default="100%", show_default=True, help="A share of the node's rate, or a rate.")
 @configured
 def add(source: str, target: str, files: Files, overrides: Overrides, **settings: Any) -> None:
-    """Let the manager send SRC, whether or not the peer is there now; prints the job's number."""
+    """Leave a transfer to the manager.
+
+    It happens once the peer is there. Prints the number of the job.
+    """
     body = {"source": os.path.abspath(source), "target": target, **settings}  # noqa: PTH100  (resolve() follows)
     click.echo(ask_manager(load(files, overrides), "POST", "/jobs", body)["id"])
 

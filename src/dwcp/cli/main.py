@@ -32,7 +32,7 @@ _COMMANDS = {
 _SUMMARIES = {
     "send": "Make a path at a peer what a local file, tree or stream is.",
     "get": "Make a local path what a file or tree at a peer is.",
-    "workload": "Declare what has to be at other sites; its versions, restoring them.",
+    "workload": "Keep something at other sites by itself; versions, restore.",
     "jobs": "See and steer what the manager has to send.",
     "ls": "List a peer's exports, or a directory in one.",
     "ping": "Measure the round trip to a peer.",

@@ -113,7 +113,7 @@ def remove(name: str, files: Files, overrides: Overrides) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @configured
 def list_workloads(as_json: bool, files: Files, overrides: Overrides) -> None:
-    """List the workloads of the running manager, and how old what is at each target is."""
+    """List the workloads, and how old each target is."""
     for found in ask_manager(load(files, overrides), "GET", "/workloads"):
         if as_json:
             click.echo(json.dumps(found))
@@ -126,7 +126,7 @@ def list_workloads(as_json: bool, files: Files, overrides: Overrides) -> None:
 @click.argument("name")
 @configured
 def show(name: str, files: Files, overrides: Overrides) -> None:
-    """Show a workload: its settings, where it stands, and its newest jobs."""
+    """Show a workload, where it stands, its newest jobs."""
     config = load(files, overrides)
     found = ask_manager(config, "GET", f"/workloads/{name}")
     for key, value in found.items():
@@ -164,7 +164,10 @@ def run(name: str, files: Files, overrides: Overrides) -> None:
 @click.argument("name")
 @configured
 def verify(name: str, files: Files, overrides: Overrides) -> None:
-    """Let the stored versions be read again, compared, and mended from the source; prints the jobs that do it."""
+    """Have the stored versions checked, and mended.
+
+    They are read again and compared; what is damaged is mended from the live files and the source. Prints the jobs.
+    """
     for job in ask_manager(load(files, overrides), "POST", f"/workloads/{name}/verify"):
         click.echo(job_line(job))
 
@@ -173,7 +176,10 @@ def verify(name: str, files: Files, overrides: Overrides) -> None:
 @click.argument("name")
 @configured
 def pause(name: str, files: Files, overrides: Overrides) -> None:
-    """Let a workload not run by itself any more; what runs already goes on."""
+    """Let a workload not run by itself any more.
+
+    What runs already goes on.
+    """
     ask_manager(load(files, overrides), "POST", f"/workloads/{name}/pause")
 
 
@@ -190,7 +196,10 @@ def resume(name: str, files: Files, overrides: Overrides) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @configured
 def versions(name: str, as_json: bool, files: Files, overrides: Overrides) -> None:
-    """List the versions that the targets of a workload have, or that there are of a path; no manager is needed."""
+    """List the versions at the targets of a workload.
+
+    Or those of a path at a peer. No manager is needed.
+    """
     config = with_workloads(load(files, overrides))
     for target in _targets(config, name):
         for version in _ask_peer(config, target, lambda peer, path: peer.versions(path)):
@@ -210,9 +219,9 @@ def versions(name: str, as_json: bool, files: Files, overrides: Overrides) -> No
 @click.option("--from", "peer", help="The target to restore from; the first without.")
 @configured
 def restore(name: str, destination: str, version: str, peer: str | None, files: Files, overrides: Overrides) -> None:
-    """Make DST, which must not exist, what a version was: all of it, verified, or nothing of that name.
+    """Make DST, which must not exist, what a version was.
 
-    No manager is needed. What was interrupted goes on where it was when the same command is run again.
+    It has that name when all of it is there and verified. No manager is needed. What was interrupted goes on where it was when the same command is run again.
     """
     config = with_workloads(load(files, overrides))
     targets = [target for target in _targets(config, name) if peer in (None, split_remote(target)[0])]
