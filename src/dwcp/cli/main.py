@@ -40,10 +40,10 @@ _SUMMARIES = {
     "peer": "Add, list and remove peers, beside those in the configuration.",
     "status": "Show how the local manager is doing.",
     "doctor": "Say what is in the way of this node, and how to mend it.",
-    "bench": "Measure two nodes on this machine, beside what is expected of them.",
+    "bench": "Measure two nodes on this machine, beside what is expected.",
     "limit": "Set how fast this node may send, from now on.",
     "delta": "Make and apply deltas of files, against what both ends have.",
-    "log": "Show what has happened at this node, whether or not a manager runs.",
+    "log": "Show what happened at this node, whether or not a manager runs.",
     "state": "Check the state directory; list, take and restore snapshots of it.",
     "lab": "Run a few nodes on this machine, to try things out.",
 }

@@ -221,7 +221,8 @@ def versions(name: str, as_json: bool, files: Files, overrides: Overrides) -> No
 def restore(name: str, destination: str, version: str, peer: str | None, files: Files, overrides: Overrides) -> None:
     """Make DST, which must not exist, what a version was.
 
-    It has that name when all of it is there and verified. No manager is needed. What was interrupted goes on where it was when the same command is run again.
+    It has that name when all of it is there and verified. No manager is needed. What was interrupted goes on where it
+    was when the same command is run again.
     """
     config = with_workloads(load(files, overrides))
     targets = [target for target in _targets(config, name) if peer in (None, split_remote(target)[0])]
