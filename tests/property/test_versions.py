@@ -17,8 +17,9 @@ from tests.unit.test_versions import Export, picture, replace, stored
 
 _NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a"])
 _STEPS = st.tuples(
-    st.sampled_from(["write", "in-place", "remove", "link", "symlink", "mode", "touch", "version"]),
-    _NAMES,
+    # few names and many versions, so that the same file is met again
+    st.sampled_from(["write", "in-place", "remove", "link", "symlink", "mode", "touch", *["version"] * 5]),
+    st.sampled_from(["a", "d/a"]),
     st.binary(max_size=20),
 )
 _PARTS = st.lists(st.binary(min_size=1, max_size=8).filter(lambda name: b"/" not in name), max_size=4).map(tuple)
@@ -48,8 +49,8 @@ def _step(tree: Path, what: str, name: str, content: bytes) -> None:
             os.link(path, tree / "linked")
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(_STEPS, max_size=25), st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_STEPS, min_size=4, max_size=25), st.integers(1, 4))
 def test_versions_stay_what_they_were(steps: list[tuple[str, str, bytes]], last: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         export = Export(Path(directory))
