@@ -185,7 +185,8 @@ class JobStore:
         return {state: int(found.get(state, 0)) for state in JobState}
 
     def start(self, job_id: int, now: float) -> None:
-        self._set(job_id, state=JobState.RUNNING, started_at=now, reason="")
+        """Why the try before failed stays to be read."""
+        self._set(job_id, state=JobState.RUNNING, started_at=now)
 
     def finish(self, job: Job, outcome: Outcome, now: float) -> None:
         """Done; and where the workload stands with that, in the same commit."""
