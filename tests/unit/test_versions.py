@@ -29,7 +29,7 @@ class Export:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tree = path / "data" / "db"
-        self.tree.mkdir(parents=True)
+        self.tree.mkdir(parents=True, exist_ok=True)
         self.root = Root(path)
         self.store = VersionStore(self.root, (b"data", b"db"), create=True)
         self.now = NOON

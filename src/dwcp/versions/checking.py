@@ -112,13 +112,9 @@ class _Check:
         try:
             if not manifest.is_whole(self._version.manifest, self._version.summary.digest):
                 raise StorageError("its manifest is damaged")
-            for entry in manifest.read(self._version.manifest, self._version.summary.digest):
-                if entry.type == "file":
-                    self._file(root, entry)
-                elif entry.type == "hardlink" and entry.link in self._mended:
-                    self._link_again(root, entry)
-                elif not self._is_there(root, entry):
-                    self._note(entry, "is not there any more")
+            with contextlib.closing(manifest.read(self._version.manifest, self._version.summary.digest)) as entries:
+                for entry in entries:
+                    self._entry(root, entry)
         except (StorageError, OSError) as error:
             self._count += 1
             self._found.damaged += 1
@@ -127,6 +123,14 @@ class _Check:
             root.close()
         now = datetime.datetime.now(datetime.UTC)
         self._store.note_check(self._version, Checked(now, self._count, self._damaged))
+
+    def _entry(self, root: Root, entry: Entry) -> None:
+        if entry.type == "file":
+            self._file(root, entry)
+        elif entry.type == "hardlink" and entry.link in self._mended:
+            self._link_again(root, entry)
+        elif not self._is_there(root, entry):
+            self._note(entry, "is not there any more")
 
     def _file(self, root: Root, entry: Entry) -> None:
         stored = (TREE, *entry.parts)

@@ -7,7 +7,7 @@ import datetime
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,37 +66,49 @@ def make_version(store: VersionStore, owner: str, keep: Mapping[str, int], now: 
 
 
 class _Before:
-    """The manifest of the version before, read along with a walk."""
+    """The manifest of the version before, read along with a walk; `with` closes it."""
 
     def __init__(self, version: Version | None) -> None:
-        self._entries: Iterator[Entry] = (
-            manifest.read(version.manifest, version.summary.digest) if version is not None else iter(())
-        )
-        self._next = next(self._entries, None)
+        self._entries = manifest.read(version.manifest, version.summary.digest) if version is not None else None
+        self._next = self._advance()
+
+    def __enter__(self) -> _Before:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._entries is not None:
+            self._entries.close()
 
     def take(self, parts: Parts) -> Entry | None:
         """The entry of this name; those in between are left out. For ascending names."""
         while self._next is not None and order(self._next.parts) < order(parts):
-            self._next = next(self._entries, None)
+            self._next = self._advance()
         if self._next is None or self._next.parts != parts:
             return None
-        found, self._next = self._next, next(self._entries, None)
+        found, self._next = self._next, self._advance()
         return found
+
+    def _advance(self) -> Entry | None:
+        return next(self._entries, None) if self._entries is not None else None
 
 
 def _differs(store: VersionStore, newest: Version) -> bool:
     """Whether the live names are others than the newest version's, without reading any content: a file is what it was
     while inode and ctime are the same."""
-    before, count = _Before(newest), 0
+    count = 0
     links: dict[tuple[int, int], Parts] = {}
-    for walked in walk(store.root, store.target):
-        entry = _describe(walked, links)
-        if entry is None:
-            continue
-        count += 1
-        was = before.take(walked.parts)
-        if was is None or not _same(entry, was):
-            return True
+    with _Before(newest) as before, contextlib.closing(walk(store.root, store.target)) as names:
+        for walked in names:
+            entry = _describe(walked, links)
+            if entry is None:
+                continue
+            count += 1
+            was = before.take(walked.parts)
+            if was is None or not _same(entry, was):
+                return True
     return count != newest.summary.entries
 
 
@@ -155,10 +167,11 @@ class _Builder:
 
     def __init__(self, store: VersionStore, before: Version | None, made: Path) -> None:
         self._store = store
-        self._before = _Before(before)
         self._path = made
+        self._clones = copying.can_clone(made)
         self._links: dict[tuple[int, int], Parts] = {}
         with contextlib.ExitStack() as held:
+            self._before = held.enter_context(_Before(before))
             self._made = Root(made)
             held.callback(self._made.close)
             self._directories = Directories(self._made)
@@ -169,7 +182,6 @@ class _Builder:
             if self._old is not None:
                 held.callback(self._old.close)
             self._held = held.pop_all()
-        self._clones = copying.can_clone(made)
 
     def __enter__(self) -> _Builder:
         return self
@@ -179,10 +191,11 @@ class _Builder:
 
     def build(self, now: datetime.datetime) -> Summary:
         """All but the summary, on the disk when this returns. Raises TemporaryError, StorageError too."""
-        for walked in walk(self._store.root, self._store.target):
-            entry = _describe(walked, self._links)
-            if entry is not None:
-                self._place(walked, entry)
+        with contextlib.closing(walk(self._store.root, self._store.target)) as names:
+            for walked in names:
+                entry = _describe(walked, self._links)
+                if entry is not None:
+                    self._place(walked, entry)
         self._writer.close()
         summary = self._writer.summary(self._store.target, now)
         self._settle_directories(summary.digest)
@@ -277,11 +290,12 @@ class _Builder:
     def _settle_directories(self, digest: str) -> None:
         """Owners, modes and times, once nothing is put into them any more; those that close themselves come last."""
         closed = []
-        for entry in manifest.read(self._path / "manifest", digest):
-            if entry.type == "dir" and entry.mode & OWNER_ALL != OWNER_ALL:
-                closed.append(entry)
-            elif entry.type == "dir":
-                self._settle(entry)
+        with contextlib.closing(manifest.read(self._path / "manifest", digest)) as entries:
+            for entry in entries:
+                if entry.type == "dir" and entry.mode & OWNER_ALL != OWNER_ALL:
+                    closed.append(entry)
+                elif entry.type == "dir":
+                    self._settle(entry)
         for entry in reversed(closed):
             self._settle(entry)
 

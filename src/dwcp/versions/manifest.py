@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -115,9 +115,10 @@ class Writer:
         )
 
 
-def read(path: Path, digest: str) -> Iterator[Entry]:
+def read(path: Path, digest: str) -> Generator[Entry, None, None]:
     """The entries of a manifest whose BLAKE3 is `digest`. Raises StorageError, at the latest after the last entry,
-    where it is not what was written: whoever acts on an entry asks `is_whole` first."""
+    where it is not what was written: whoever acts on an entry asks `is_whole` first. It holds a file: whoever may leave
+    before the end closes it."""
     running = blake3.blake3()
     try:
         with path.open("rb") as file:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from dwcp.errors import TemporaryError
@@ -30,8 +30,9 @@ def order(parts: Parts) -> tuple[Parts, Parts]:
     return parts[:-1], parts[-1:]
 
 
-def walk(root: Root, start: Parts) -> Iterator[Walked]:
-    """Everything at and below `start`, which is not empty; nothing is followed.
+def walk(root: Root, start: Parts) -> Generator[Walked, None, None]:
+    """Everything at and below `start`, which is not empty; nothing is followed. It holds a descriptor: whoever may
+    leave before the end closes it.
 
     Raises OSError where something cannot be read, TemporaryError where it goes away meanwhile.
     """
