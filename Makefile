@@ -37,6 +37,7 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.many
 	$(BIN)/python -m tests.soak.outage
+	unshare --mount $(BIN)/python -m tests.soak.power --cuts $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 

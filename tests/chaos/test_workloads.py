@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +49,15 @@ def test_a_workload_follows_its_source_through_the_death_of_each_node(managed: M
 def test_every_version_that_is_listed_after_kills_restores(tmp_path: Path) -> None:
     """`make soak` does a hundred of these."""
     assert soak.run(tmp_path / "managed", kills=5, seed=SEED)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts an image, which needs root")
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="needs mkfs.xfs (apt xfsprogs)")
+def test_every_version_that_is_listed_after_power_cuts_is_what_it_was() -> None:
+    """`make soak` does a hundred of these."""
+    command = ["unshare", "--mount", sys.executable, "-m", "tests.soak.power", "--cuts", "8", "--seed", str(SEED)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    if "unshare failed" in done.stderr or "failed to setup loop device" in done.stderr:
+        pytest.skip(f"cannot mount an image here: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
