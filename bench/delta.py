@@ -23,6 +23,8 @@ from bench.report import Row, finish
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 1))
 OURS = "dwcp"
+SENT = "dwcp send"
+"""The second version by two nodes, where the other is by files."""
 LARGE = 256 * MIB
 """Bytes of a new version from which times are compared: below, starting Python is what is measured."""
 WITHIN = 1 / 1.02
@@ -42,7 +44,11 @@ def main() -> int:
     notes: list[str] = []
     peers = [peer for peer in delta_peers.PEERS if _wanted("BENCH_PEERS", peer.name)]
     notes += [f"skipped, not installed: {peer.name}" for peer in peers if peer.missing]
-    runs = [(OURS, delta_peers.dwcp), *((peer.name, peer.run) for peer in peers if not peer.missing)]
+    runs = [
+        (OURS, delta_peers.dwcp),
+        (SENT, delta_peers.dwcp_send),
+        *((peer.name, peer.run) for peer in peers if not peer.missing),
+    ]
     results: Results = {}
     pairs: list[Pair] = []
     for pair in PAIRS:
@@ -74,7 +80,7 @@ def _measure(pair: Pair, name: str, run: delta_peers.Run, figures: dict[str, Fig
         try:
             new = run(pair.old, pair.new, Path(scratch))
         except (RuntimeError, subprocess.SubprocessError, OSError) as error:
-            if name == OURS:
+            if name in (OURS, SENT):
                 raise
             notes.append(f"{name} failed on {pair.name}: {error}")
             return
@@ -94,19 +100,19 @@ def _bars(pair: Pair, figures: dict[str, Figures]) -> tuple[str, float, dict[str
 def _rows(pairs: list[Pair], results: Results) -> Iterator[Row]:
     for pair in pairs:
         figures, size = results[pair.name], pair.new.stat().st_size
-        ours = figures[OURS]
-        for name, theirs in figures.items():
-            if name != OURS:
-                smallest = theirs.size == min(of.size for peer, of in figures.items() if peer != OURS)
-                yield _inverse(
-                    f"{pair.name}: bytes", name, "MB", ours.size / 1e6, theirs.size / 1e6, WITHIN if smallest else None
-                )
-                goal = None
-                if size > LARGE and name.startswith(("zstd", "rsync")):
-                    goal = FASTER_THAN_ZSTD if name.startswith("zstd") else 1.0
-                yield _inverse(f"{pair.name}: encode", name, "s", ours.encode, theirs.encode, goal)
-                if theirs.decode is not None and ours.decode is not None:
-                    yield _inverse(f"{pair.name}: decode", name, "s", ours.decode, theirs.decode, None)
+        ours, sent = figures[OURS], figures[SENT]
+        peers = {name: of for name, of in figures.items() if name not in (OURS, SENT)}
+        for name, theirs in peers.items():
+            within = WITHIN if theirs.size == min(of.size for of in peers.values()) else None
+            yield _inverse(f"{pair.name}: bytes", name, "MB", ours.size / 1e6, theirs.size / 1e6, within)
+            yield _inverse(f"{pair.name}: bytes, {SENT}", name, "MB", sent.size / 1e6, theirs.size / 1e6, within)
+            is_rsync, large = name.startswith("rsync"), size > LARGE
+            goal = FASTER_THAN_ZSTD if large and name.startswith("zstd") else 1.0 if large and is_rsync else None
+            yield _inverse(f"{pair.name}: encode", name, "s", ours.encode, theirs.encode, goal)
+            if is_rsync:
+                yield _inverse(f"{pair.name}: {SENT}", name, "s", sent.encode, theirs.encode, 1.0 if large else None)
+            if theirs.decode is not None and ours.decode is not None:
+                yield _inverse(f"{pair.name}: decode", name, "s", ours.decode, theirs.decode, None)
         if ours.decode is not None:
             goal = 1.0 if size > LARGE else None
             yield Row(f"{pair.name}: decode", "goal", "MB/s", size / 1e6 / ours.decode, DECODE / 1e6, goal)
@@ -116,7 +122,8 @@ def _rows(pairs: list[Pair], results: Results) -> Iterator[Row]:
                 f"{pair.name}: bytes", "goal", "MB", ours.size / 1e6, (part * size + pair.changed) / 1e6, 1.0
             )
     real = [results[pair.name] for pair in pairs if pair.real]
-    everywhere = {name for figures in real for name in figures if all(name in others for others in real)} - {OURS}
+    everywhere = {name for figures in real for name in figures if all(name in others for others in real)}
+    everywhere -= {OURS, SENT}
     if everywhere:
         sums = {name: sum(figures[name].size for figures in real) / 1e6 for name in {*everywhere, OURS}}
         best = min(everywhere, key=sums.__getitem__)

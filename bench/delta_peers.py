@@ -6,6 +6,7 @@ adding `new` makes the store grow by is what would go over the wire. rsync count
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -16,6 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from dwcp.testing import Lab
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,23 @@ def _two_ways(encode: list[str | Path], decode: list[str | Path], delta: Path, m
     if subprocess.run(["cmp", "-s", made, new], check=False).returncode:
         raise RuntimeError(f"{encode[0]} made something else of its delta")
     return Figures(delta.stat().st_size, there, back, cpu)
+
+
+def dwcp_send(old: Path, new: Path, scratch: Path) -> Figures:
+    """The second `dwcp send` to a node that has the first one's result: everything on the wire, both ends' time."""
+    settings = {
+        "storage": {"keep_baselines": "always", "baselines_limit": "64GiB"},
+        "transport": {"enable_pacing": False},
+    }
+    with Lab.up(scratch / "lab", 2, settings) as lab:
+        near = lab.nodes[0].config_file
+        send = [sys.executable, "-m", "dwcp.cli", "send", "--config", near, "--json"]
+        timed(*send, old, "node2:inbox/version")
+        seconds, cpu, said = timed(*send, new, "node2:inbox/version")
+        arrived = lab.nodes[1].inbox / "version"
+        if subprocess.run(["cmp", "-s", arrived, new], check=False).returncode:
+            raise RuntimeError("dwcp send made something else of the new version")
+    return Figures(json.loads(said.splitlines()[-1])["wire_bytes"], seconds, None, cpu)
 
 
 def dwcp(old: Path, new: Path, scratch: Path) -> Figures:

@@ -102,10 +102,23 @@ class TimeoutExpired(TemporaryError):
     code = "timeout"
 
 
+class ExhaustedError(TemporaryError):
+    """This process has no descriptor, thread or memory left for it; the other end has nothing to do with that."""
+
+    code = "exhausted"
+
+
 class CircuitOpenError(TemporaryError):
-    """A circuit breaker rejects the call for now; the message says which and until when."""
+    """A circuit breaker rejects the call for now; the message says which and until when.
+
+    `seconds`: until it lets one through.
+    """
 
     code = "circuit-open"
+
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class PartialError(DwcpError):

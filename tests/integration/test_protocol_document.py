@@ -18,7 +18,7 @@ from pyfastcdc.py.constants import MASKS
 
 from dwcp.config.model import Transport
 from dwcp.errors import DwcpError
-from dwcp.hde import codecs, hashes, index
+from dwcp.hde import codecs, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
 from dwcp.transfer import receiver, sender, session, source, work
@@ -228,7 +228,7 @@ def test_the_table_of_messages_is_the_code() -> None:
     documented = {int(row[0]): row[1] for row in rows("## Messages", 5) if row[0].isdigit()}
     assert documented == {kind: wire_name(message) for kind, message in m.MESSAGES.items()}
     arrays = {wire_name(message) for message in m.MESSAGES.values() if message.__struct_config__.array_like}
-    assert arrays == {"BLOCK", "PACK"}
+    assert arrays == {"BLOCK", "PACK", "SEGMENT"}
 
 
 def test_the_table_of_fields_is_the_code() -> None:
@@ -265,6 +265,7 @@ def test_the_limits_are_the_code() -> None:
         "head": frames.MAX_HEAD,
         "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
+        "body of PROBE": m.PROBE_SIZE,
         "message over UCX": ucx.PIECE,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,
@@ -277,6 +278,8 @@ def test_the_limits_are_the_code() -> None:
         "decoded PACK": work.PACK_BYTES,
         "file in a PACK of this implementation": work.PACK_FILE,
         "ops in a BLOCK": m.MAX_OPS,
+        "leaves in a SEGMENT": m.MAX_SEGMENT_LEAVES,
+        "bytes in a SEGMENT of several leaves": standalone.MAX_CONTENT,
         "runs in a list": m.MAX_RUNS,
         "smallest leaf": hashes.LEAF_SIZES[0],
         "largest leaf": hashes.MAX_LEAF,
@@ -312,7 +315,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    also = (handshake.RDMA, handshake.VERSIONED, handshake.ORDERS)
+    also = (handshake.RDMA, handshake.PROBE, handshake.VERSIONED, handshake.ORDERS)
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
 

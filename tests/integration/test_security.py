@@ -199,7 +199,7 @@ def test_the_certificate_is_that_of_the_key_that_proves_itself(secured: Pair, tm
     node = _node(secured.config)
     session = impostor(secured, tmp_path)
     original = node.link_settings
-    node.link_settings = lambda _=None: original(session.credentials)  # type: ignore[method-assign]
+    node.link_settings = lambda *_: original(session.credentials)  # type: ignore[method-assign]
     with pytest.raises(AuthenticationError):
         dial_session(node, f"127.0.0.1:{secured.port}", secured.identities["b"].fingerprint)
     session.channel.link.close()

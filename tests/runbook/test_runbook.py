@@ -243,6 +243,9 @@ def test_a_degraded_node_answers_as_printed(start: Callable[..., Node], tmp_path
     assert node.http_status(URLS[0]) == 200
     assert "codec lz4 does not give back what it was given" in node.health()["reasons"]["compression"]
     assert 'dwcp_manager_component_healthy{component="compression"} 0.0' in node.shell(METRICS)
+    # what is over before its first restart is well again without one
+    attempted = r'recovery_attempts_total\{component="compression"\} [1-9]'
+    wait_until(lambda: re.search(attempted, node.shell(METRICS)) is not None, "it is restarted")
     fault.unlink()
     wait_until(lambda: has(node.health(), MAIN_HEALTH), "it has recovered")
     recovered = re.search(r'recovery_success_total\{component="compression"\} (\S+)', node.shell(METRICS))

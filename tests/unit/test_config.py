@@ -86,7 +86,6 @@ def test_all_problems_are_told_at_once_with_their_places(tmp_path: Path) -> None
         ("security: {tls: never}", "needs transport.listen on a loopback address"),
         ("storage: {state_dir: /a/b, exports: {x: {path: /a}}}", "contain each other"),
         ("transport: {min_streams: 20, initial_streams: 17}", "min_streams <= initial_streams <= max_streams"),
-        ("compression: {delta_algorithm: xor}", "xor is not available in this version; use auto or rsync"),
         ("version: '3.0'", "allowed: 2.0"),
     ],
 )

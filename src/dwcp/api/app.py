@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
@@ -16,7 +17,7 @@ from starlette.routing import Route
 
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.routes import ENDPOINTS, openapi
-from dwcp.errors import DwcpError, NotFoundError, RefusedError, UsageError
+from dwcp.errors import CircuitOpenError, DwcpError, NotFoundError, RefusedError, UsageError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
@@ -91,6 +92,9 @@ async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
         return Json({"code": error.code, "message": str(error)}, 400)
     except RefusedError as error:
         return Json({"code": error.code, "message": str(error)}, 403)
+    except CircuitOpenError as error:
+        wait = {"Retry-After": str(math.ceil(error.seconds))}
+        return Json({"code": error.code, "message": str(error)}, 503, headers=wait)
     except DwcpError as error:
         return Json({"code": error.code, "message": str(error)}, 409)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -14,6 +15,8 @@ from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
+from dwcp.supervise.breaker import BreakerStatus
+from dwcp.supervise.breaker import State as BreakerState
 from dwcp.supervise.health import NodeHealth, Status
 from dwcp.transfer.board import State, TransferStatus
 from dwcp.transfer.counters import TransportCounters
@@ -35,12 +38,27 @@ def health_document(config_version: str, enabled: bool, health: NodeHealth) -> d
         "recovery_in_progress": health.recovery_in_progress,
         "circuit_breaker": health.circuit_breaker,
     }
+    document["checks"] = {
+        name: {
+            "since": round(component.since, 3),
+            "check_seconds": round(component.check_seconds, 6),
+            "recovering": component.recovering,
+            "failed": component.failed,
+        }
+        for name, component in health.components.items()
+    }
     reasons = {name: component.reason for name, component in health.components.items() if component.reason}
     if reasons:
         document["reasons"] = reasons
     if health.status is Status.UNHEALTHY:
         document["error"] = health.reason
     return document
+
+
+def breaker_document(status: BreakerStatus, now: float) -> dict[str, Any]:
+    """`now`: seconds since the epoch."""
+    is_open = status.state == BreakerState.OPEN
+    return {**asdict(status), "next_probe_at": round(now + status.retry_at_seconds, 3) if is_open else None}
 
 
 def transfer_document(status: TransferStatus) -> dict[str, Any]:
@@ -73,7 +91,8 @@ async def _breaker_state(view: NodeView, request: Request) -> Response:
 
 
 async def _breakers(view: NodeView, request: Request) -> Response:
-    return Json({name: asdict(status) for name, status in view.breakers().items()})
+    now = time.time()
+    return Json({name: breaker_document(status, now) for name, status in view.breakers().items()})
 
 
 async def _reset(view: NodeView, request: Request) -> Response:
@@ -160,6 +179,10 @@ _HEALTH = _obj(
     unhealthy_components={"type": "array", "items": {"type": "string"}},
     recovery_in_progress="boolean",
     circuit_breaker={"enum": ["closed", "half-open", "open"]},
+    checks={
+        "type": "object",
+        "additionalProperties": _obj(since="number", check_seconds="number", recovering="boolean", failed="boolean"),
+    },
     reasons=_STRINGS,
     error="string",
 )
@@ -167,9 +190,13 @@ _BREAKER = _obj(
     name="string",
     state={"enum": ["closed", "half-open", "open"]},
     failures="integer",
+    calls="integer",
+    failure_rate="number",
     trips="integer",
+    tripped_by="string",
     reason="string",
     retry_at_seconds="number",
+    next_probe_at={"type": ["number", "null"]},
 )
 _EXPORT = _obj(path="string", read_only="boolean")
 _PEER = _obj(

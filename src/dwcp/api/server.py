@@ -133,6 +133,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            # where it did not end by itself, nobody else gives the address up
+            for listener in getattr(self, "servers", []):
+                listener.close()
+            for sock in sockets or []:
+                sock.close()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()

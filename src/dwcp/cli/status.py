@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dwcp.cli.options import configured, load
-from dwcp.errors import NotFoundError, StateError, UnreachableError
+from dwcp.errors import NotFoundError, StateError, UnreachableError, from_code
 from dwcp.links.endpoints import split_address
 from dwcp.units import format_duration, format_rate, format_size
 
@@ -60,19 +60,24 @@ def find_manager(state_dir: Path) -> Run:
         ) from error
 
 
-def ask(address: str, path: str) -> Any:
-    """The JSON that a local manager answers. Raises UnreachableError."""
+def ask(address: str, path: str, *, method: str = "GET", token: str = "") -> Any:
+    """The JSON that a local manager answers. Raises UnreachableError, or what it says is wrong."""
     host, port = split_address(address)
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
-        connection.request("GET", path, headers={"Host": f"localhost:{port}"})
-        return json.loads(connection.getresponse().read())
+        headers = {"Host": f"localhost:{port}", **({"Authorization": f"Bearer {token}"} if token else {})}
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UnreachableError(
             f"the manager at {address} does not answer ({error}); it may have been killed: start it again"
         ) from error
     finally:
         connection.close()
+    if answer.status != http.client.OK and method != "GET":
+        raise from_code(str(document.get("code")), str(document.get("message")))
+    return document
 
 
 def _show(parts: dict[str, Any]) -> None:
@@ -90,6 +95,8 @@ def _show(parts: dict[str, Any]) -> None:
         latency = peer["latency_milliseconds"]
         far = f"{latency} ms" if latency is not None else "not reached"
         state = f", breaker {breaker['state']}" if breaker else ""
+        if breaker.get("state") == "open":
+            state += f", tried again in {format_duration(float(round(breaker['retry_at_seconds'])))}"
         why = f" ({breaker['reason']})" if breaker.get("reason") and latency is None else ""
         click.echo(f"peer {name}: {peer['address'] or 'no address'}, {far}{state}{why}")
     for transfer in parts["transfers"][:10]:

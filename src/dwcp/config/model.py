@@ -159,10 +159,16 @@ class Compression(Section):
     algorithm: Literal["zstd", "lz4", "snappy", "none"] = choice("zstd", "Codec.", "zstd", "lz4", "snappy", "none")
     level: Literal["fast", "balanced", "max"] = choice("balanced", "Effort of the codec.", "fast", "balanced", "max")
     enable_delta_encoding: bool = flag(True, "Send only what the receiver's version of a file lacks.")
-    baseline_interval: Duration = duration("5m", "1s", "30d", "Age at which a kept baseline is made anew.")
-    max_delta_chain: int = integer(10, 1, 1000, "Deltas on one kept baseline before it is made anew.")
+    baseline_interval: Duration = duration("5m", "1s", "30d", "Age at which a kept copy is compared as a whole again.")
+    max_delta_chain: int = integer(10, 1, 1000, "Updates of a kept copy before it is compared as a whole.")
     delta_algorithm: Literal["auto", "rsync", "xor", "bsdiff", "prefix"] = choice(
-        "auto", "How changed content is encoded.", "auto", "rsync"
+        "auto",
+        "How changed content is coded where both ends hold the old version.",
+        "auto",
+        "rsync",
+        "xor",
+        "bsdiff",
+        "prefix",
     )
     enable_dictionary: bool = flag(True, "Trained dictionaries for small objects.")
     dictionary_update_interval: Duration = duration("24h", "1m", "365d", "Age at which a dictionary is trained anew.")
@@ -173,13 +179,6 @@ class Compression(Section):
     baseline_sync_interval: Duration = duration("5s", "100ms", "1d", "How often they do.")
     enable_pruning: bool = flag(True, "Remove unfinished files that nobody came back for.")
     pruning_interval: Duration = duration("10m", "1s", "30d", "How often to look for them.")
-
-    @field_validator("delta_algorithm")
-    @classmethod
-    def _algorithm(cls, value: str) -> str:
-        if value not in ("auto", "rsync"):
-            raise ValueError(f"{value} {UNAVAILABLE}; use auto or rsync")
-        return value
 
     @field_validator("enable_baseline_sync")
     @classmethod
@@ -351,6 +350,14 @@ class Storage(Section):
         },
     )
     exports: dict[ExportName, Export] = Field(default_factory=dict, description="Directories for peers, by name.")
+    keep_baselines: Literal["far", "always", "never"] = choice(
+        "far",
+        "Keep copies of what was sent, for deltas of the next version: to peers from 5 ms round trip on, to all, none.",
+        "far",
+        "always",
+        "never",
+    )
+    baselines_limit: Size = size(10 * GIB, 0, 2**50, "Disk that these copies may take; a tenth always stays free.")
     resume_retention: Duration = duration("7d", "1m", "365d", "Age at which an unfinished file is given up.")
     log_size: Size = size(64 * MIB, MIB, 2**40, "All of the transaction log; its oldest eighth goes for what is new.")
     snapshot_interval: Duration = duration(
@@ -378,7 +385,9 @@ class HealthSection(Section):
     interval: Duration | None = duration(
         None, "100ms", "1h", "Between two checks; unset: 10s, 30s or 60s by node.environment."
     )
-    timeout: Duration = duration("5s", "10ms", "10m", "A check that takes longer has failed.")
+    timeout: Duration = duration(
+        "5s", "10ms", "10m", "A check that takes longer has failed; so has a step of a look at a peer."
+    )
     metrics_interval: Duration = duration("5s", "100ms", "1h", "Between two collections of metrics.")
     recovery_max_retries: int = integer(3, 0, 100, "Restarts before a component is called failed.")
     recovery_backoff: Duration = duration("1s", "1ms", "1h", "Before the first restart.")
@@ -395,6 +404,9 @@ class CircuitBreaker(Section):
     success_threshold: int = integer(2, 1, 1000, "Successes that close it again.")
     half_open_probes: int = integer(1, 1, 100, "Calls let through at once while half-open.")
     max_timeout: Duration = duration("10m", "10ms", "7d", "What the timeout doubles up to, when it keeps opening.")
+    failure_rate: float = number(0.5, 0.01, 1.0, "Share of the calls within the window that opens it by failing.")
+    window: Duration = duration("5m", "100ms", "1d", "For how long a call counts in that rate.")
+    minimum_calls: int = integer(10, 1, 1000, "Calls within the window, below which there is no rate.")
 
 
 class Memory(Section):

@@ -15,11 +15,8 @@ _RESTART_ALSO = ("transport.enable_rdma", "transport.rdma_", "node.log_format", 
 WITHOUT_EFFECT = (
     "compression.enable_dictionary",
     "compression.dictionary_update_interval",
-    "compression.baseline_interval",
-    "compression.max_delta_chain",
 )
-"""Keys of the contract whose mechanism this version does not have: what a receiver holds is hashed anew at every
-transfer, so there is no kept baseline that could age and no dictionary to train. `summary` says so."""
+"""Keys of the contract whose mechanism this version does not have. `summary` says so."""
 
 
 def dump_config(config: Config) -> str:

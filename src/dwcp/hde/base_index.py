@@ -1,4 +1,8 @@
-"""Where in a base some content is: by pages of PAGE bytes at multiples of it, and by content-defined chunks.
+"""Where in a base some content is: by pages of PAGE bytes at multiples of it, and by how content-defined chunks begin.
+
+A chunk is known by its first bytes alone, half of what chunks have on average: one that changed further on is found
+too, and `matching` sees how far a find reaches. On a database whose log holds images of its pages, that left half of
+what whole chunks did.
 
 Built in one pass, a window at a time. Memory is bounded whatever the base's size: above MAX_PAGES pages only every
 second, fourth... is known (a run of pages that moved is found by one of them, and grown from there), and chunks become
@@ -15,10 +19,10 @@ from dwcp.hde.index import MAX_AVERAGE_CHUNK, PAGE, SPREAD
 
 MAX_PAGES = 2**20
 """4 GiB at the full rate; some 110 bytes each in memory."""
-MIN_AVERAGE_CHUNK = 2 * 1024
+MIN_AVERAGE_CHUNK = 512
 """Bytes: a database's pages are found in its log, to which they were copied at any place."""
-MAX_CHUNKS = 2**19
-"""1 GiB of base in the smallest chunks; some 130 bytes each in memory."""
+MAX_CHUNKS = 3 * 2**19
+"""768 MiB of base in the smallest chunks; some 130 bytes each in memory."""
 WINDOW = 1024 * 1024
 """Bytes of the base held while they are hashed and cut: stays in the cache for both."""
 
@@ -33,6 +37,7 @@ class BaseIndex:
         while base.size // average > MAX_CHUNKS and average < MAX_AVERAGE_CHUNK:
             average *= 2
         self._cutter = FastCDC(avg_size=average, min_size=average // SPREAD, max_size=average * SPREAD)
+        self._beginning = average // 2
         self._window = max(WINDOW, 16 * average)
         step = PAGE
         while base.size // step > MAX_PAGES:
@@ -57,7 +62,7 @@ class BaseIndex:
                 # the end of the window is no boundary of the content
                 if used and offset + length == size and at + size < base.size:
                     break
-                chunks.setdefault(digest(view[offset : offset + length]), at + offset)
+                chunks.setdefault(digest(view[offset : offset + min(length, self._beginning)]), at + offset)
                 used = offset + length
             for offset in range(-at % step, min(used, len(view) - PAGE + 1), step):
                 pages.setdefault(digest(view[offset : offset + PAGE]), at + offset)
@@ -75,7 +80,7 @@ class BaseIndex:
         found = []
         for chunk in self._cutter.cut_buf(data):
             offset = chunk.offset
-            base = get(digest(view[offset : offset + chunk.length]))
+            base = get(digest(view[offset : offset + min(chunk.length, self._beginning)]))
             if base is not None:
                 found.append((offset, base))
         return found

@@ -23,7 +23,7 @@ SECONDS = 0.45
 """What coding a segment's literals may take if the caller does not say: level 5 for a full segment."""
 SEGMENT = 32 * 1024 * 1024
 """Bytes of literals after which a segment ends: half of what the format allows, since several are in memory."""
-PENDING = 2
+PENDING = 1
 """Segments that may be coded elsewhere while matching goes on."""
 
 Submit = Callable[[Callable[[], Segment]], Callable[[], Segment]]

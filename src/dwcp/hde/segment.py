@@ -6,6 +6,7 @@ checked against a limit before anything of that size is allocated; a reader that
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,15 +116,31 @@ def read_segment(take: Take, header: Header, at: int) -> Segment | bytes:
         return exactly(take, header.hash.size)
     if tag != _SEGMENT_TAG:
         raise ProtocolError(f"a delta has a segment of unknown kind {tag}")
-    coded, count, plain_size, packed_size, body_size = SEGMENT.unpack(bytes([tag]) + exactly(take, SEGMENT.size - 1))[
-        1:
-    ]
+    return _read_segment(take, header.base_size, header.size - at)
+
+
+def unpack_segment(data: Buffer, base_size: int, size: int) -> Segment:
+    """A packed segment that stands alone and makes `size` bytes. Raises ProtocolError."""
+    stream = io.BytesIO(data)
+    if exactly(stream.read, 1) != bytes([_SEGMENT_TAG]):
+        raise ProtocolError("this is no segment of a delta: it begins with other bytes")
+    segment = _read_segment(stream.read, base_size, size)
+    if segment.span != size or stream.read(1):
+        raise ProtocolError(f"a segment makes {segment.span} bytes and {size} were promised")
+    return segment
+
+
+def _read_segment(take: Take, base_size: int, left: int) -> Segment:
+    """What follows the tag. `left`: bytes of new content that it may make."""
+    coded, count, plain_size, packed_size, body_size = SEGMENT.unpack(
+        bytes([_SEGMENT_TAG]) + exactly(take, SEGMENT.size - 1)
+    )[1:]
     if not 0 < count <= MAX_OPS or plain_size > count * MAX_OP_BYTES or packed_size > plain_size + 512:
         raise ProtocolError("a delta has a segment with more operations than there may be")
     if body_size > MAX_LITERAL:
         raise ProtocolError("a delta has a segment with more literal content than there may be")
     plain = bytes(memoryview(decode(_ZSTD, exactly(take, packed_size), plain_size)))
-    ops = _unpack_ops(plain, count, header, at)
+    ops = _unpack_ops(plain, count, base_size, left)
     return Segment(ops, coded >> 4, coded & 15, exactly(take, body_size))
 
 
@@ -151,11 +168,11 @@ def _pack_ops(ops: list[Op]) -> bytes:
     return bytes(lengths + offsets)
 
 
-def _unpack_ops(plain: bytes, count: int, header: Header, at: int) -> list[Op]:
+def _unpack_ops(plain: bytes, count: int, base_size: int, left: int) -> list[Op]:
     numbers = _varints(plain)
     if len(numbers) < count:
         raise ProtocolError("a delta has fewer operations than it says")
-    left, expected, used = header.size - at, 0, count
+    expected, used = 0, count
     ops: list[Op] = []
     for number in numbers[:count]:
         kind, length = number & 3, number >> 2
@@ -171,7 +188,7 @@ def _unpack_ops(plain: bytes, count: int, header: Header, at: int) -> list[Op]:
         distance = numbers[used]
         used += 1
         base = expected + (-(distance >> 1) if distance & 1 else distance >> 1)
-        if base < 0 or base > MAX_SIZE or (kind == COPY and base + length > header.base_size):
+        if base < 0 or base > MAX_SIZE or (kind == COPY and base + length > base_size):
             raise ProtocolError("a delta refers to content outside of its base")
         ops.append((kind, length, base))
         expected = base + length

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
 
-from dwcp.errors import RefusedError, TimeoutExpired, UnreachableError
+from dwcp.errors import ExhaustedError, RefusedError, TimeoutExpired, UnreachableError
 from dwcp.links import sockopts, tls
 from dwcp.links.sockopts import Effective, SocketOptions
 from dwcp.links.tcp import TcpLink
 from dwcp.links.tls import Resumption, TlsContexts, TlsLink
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What socket(2) and accept(2) say where the process or the machine has nothing left."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: all streams of one peer at once (max_streams; somaxconn caps it)."""
 
@@ -28,6 +31,8 @@ class LinkSettings:
     tls: str
     """auto, always or never."""
     contexts: TlsContexts
+    connect_limit: str = "transport.connect_timeout"
+    """The key that `connect_timeout` comes from."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -57,7 +62,7 @@ def dial(
 def connect(address: str, settings: LinkSettings) -> tuple[socket.socket, Effective]:
     """A connected socket, and what it was given. Tries every address that the name of `HOST:PORT` has.
 
-    Raises UnreachableError.
+    Raises UnreachableError, or ExhaustedError where that is this machine's fault.
     """
     host, port = split_address(address)
     try:
@@ -66,7 +71,13 @@ def connect(address: str, settings: LinkSettings) -> tuple[socket.socket, Effect
         raise UnreachableError(f"cannot resolve {host!r}: {error.strerror}; check the peer's address") from error
     failures = []
     for family, kind, protocol, _, target in candidates:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise ExhaustedError(f"no connection can be made from here: {error.strerror}") from error
+            failures.append(error.strerror or str(error))
+            continue
         try:
             effective = sockopts.apply(sock, settings.options)
             sock.settimeout(settings.connect_timeout)
@@ -117,7 +128,7 @@ def _tls_link(secured: ssl.SSLSocket, read: float, write: float, resumption: Res
 
 
 def _late(settings: LinkSettings) -> str:
-    return f"no answer within {settings.connect_timeout:g} s (transport.connect_timeout)"
+    return f"no answer within {settings.connect_timeout:g} s ({settings.connect_limit})"
 
 
 def _cannot(address: str, why: str) -> UnreachableError:

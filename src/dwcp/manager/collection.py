@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -36,8 +35,9 @@ class MetricsComponent(Background):
         await super().start()
 
     async def check(self) -> Health:
-        if not self._runs:
-            return Health(Status.UNHEALTHY, "metrics are not collected any more")
+        trouble = self._trouble()
+        if trouble:
+            return Health(Status.UNHEALTHY, f"metrics are not collected any more: {trouble}")
         age = time.monotonic() - (self._last[0] if self._last else 0.0)
         if age > LATE * self._interval():
             return Health(Status.DEGRADED, f"metrics collection delayed: the newest is {age:.0f} s old")
@@ -45,7 +45,7 @@ class MetricsComponent(Background):
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval())
+            await self._sleep(self._interval())
             self._collect(time.monotonic())
 
     def _collect(self, now: float) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-STUCK = 5.0
-"""Seconds without a sign of supervision before the watchdog is no longer fed."""
+FEED = 5.0
+"""Seconds between two notifications, where the watchdog does not want them sooner."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -143,10 +142,10 @@ def _reload(manager: Manager, load: Callable[[], Config], notifier: Notifier) ->
 
 
 async def _keep_notified(manager: Manager, notifier: Notifier) -> None:
-    interval = min(notifier.watchdog_seconds or STUCK, STUCK)
+    interval = min(notifier.watchdog_seconds or FEED, FEED)
     while True:
         await asyncio.sleep(interval)
-        if notifier.watchdog_seconds is not None and time.monotonic() - manager.alive_at < STUCK:
+        if notifier.watchdog_seconds is not None and not manager.stalled:
             notifier.alive()
         notifier.status(_status_line(manager))
 

@@ -21,8 +21,10 @@ from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.collection import MetricsComponent
 from dwcp.manager.component import Component
+from dwcp.manager.descriptors import DescriptorsComponent
 from dwcp.manager.memory import MemoryComponent
-from dwcp.manager.parts import CompressionComponent, PeersComponent, PruningComponent, TransportComponent
+from dwcp.manager.parts import CompressionComponent, PruningComponent, TransportComponent
+from dwcp.manager.peers import PeersComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
 from dwcp.manager.workloads import WorkloadsComponent
@@ -35,7 +37,7 @@ from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
 from dwcp.store.recorder import Recorder
 from dwcp.store.workloads import add_workload, remove_workload
-from dwcp.supervise.breaker import BreakerStatus, worst
+from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth, node_health
 from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
@@ -47,6 +49,9 @@ from dwcp.transfer.server import TransportServer
 from dwcp.workloads.coordinator import Workloads
 from dwcp.workloads.ordering import OrderDesk
 
+RESTART_WITH = {"peers": ("transport",)}
+"""Who is restarted with whom: they say at once whether the paths that the transport opens anew carry something. The
+others hold nothing of those that they are started after, and transfers must not end with the state directory's."""
 LOG_GRACE = 5.0
 """Seconds that the last records get to be written."""
 
@@ -67,6 +72,7 @@ class Manager:
         self._durations = Durations()
         self.board = Board(TransferRecording(self._recorder, command=False), self._durations)
         self._runner: Runner | None = None
+        self._ending = False
         self._began = time.monotonic()
 
     async def __aenter__(self) -> Manager:
@@ -95,7 +101,9 @@ class Manager:
             identity = load_or_create(self._state_dir / "identity", config.node.name)
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
-            self._peers = PeersComponent(self._server, lambda: self._config, self._recorder.note)
+            self._peers = PeersComponent(
+                self._server.node, lambda: self._config, self._recorder.note, lambda: self._look_soon("peers")
+            )
             self.workloads = Workloads(
                 lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
             )
@@ -113,7 +121,9 @@ class Manager:
                 token=statedir.api_token(self._state_dir),
                 certificate=(identity.certificate_file, identity.key_file),
             )
-            self._runner = Runner(self._components(), lambda: self._config, self._recorder.note, self._durations)
+            self._runner = Runner(
+                self._components(), lambda: self._config, self._recorder.note, self._durations, RESTART_WITH
+            )
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
@@ -134,15 +144,29 @@ class Manager:
             self._memory: (),
             self._metrics: (),
             self._http: ("metrics",),
+            DescriptorsComponent(self._ports, self._directories): (),
         }
         if self._config.enabled:
             components |= {
-                TransportComponent(self._server): ("state", "compression"),
+                TransportComponent(self._server, lambda: self._ending): ("state", "compression"),
                 self._peers: ("transport",),
                 PruningComponent(lambda: self._config): ("state",),
                 WorkloadsComponent(self.workloads): ("state", "transport"),
             }
         return components
+
+    def _ports(self) -> dict[int, str]:
+        return {int(address.rpartition(":")[2]): f"connections of {name}" for name, address in self.addresses.items()}
+
+    def _directories(self) -> dict[str, str]:
+        exports = self._config.storage.exports
+        return {str(self._state_dir): "files of the state directory"} | {
+            export.path: f"files of export {name}" for name, export in exports.items()
+        }
+
+    def _look_soon(self, name: str) -> None:
+        if self._runner is not None:
+            self._runner.check_soon(name)
 
     def _begin_log(self) -> None:
         """Says how the run before ended, and closes what it left open."""
@@ -160,6 +184,7 @@ class Manager:
         """Finishes or journals what is under way, then stops everything."""
         if self._runner is None:
             return
+        self._ending = True
         await asyncio.to_thread(statedir.remove_run_file, self._state_dir)
         await self._runner.stop()
         self._runner = None
@@ -201,9 +226,9 @@ class Manager:
         return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
 
     @property
-    def alive_at(self) -> float:
-        """Monotonic time at which supervision was last seen working."""
-        return self._runner.ticked_at if self._runner is not None else self._began
+    def stalled(self) -> float:
+        """Seconds for which supervision has stood still; 0 while it runs."""
+        return self._runner.stalled if self._runner is not None else 0.0
 
     # -- NodeView ------------------------------------------------------------------------------------------------------
 
@@ -218,15 +243,15 @@ class Manager:
     @property
     def addresses(self) -> Mapping[str, str]:
         addresses = dict(self._http.addresses)
-        if self._config.enabled:
+        if self._config.enabled and self._server.listens:
             host, port = self._server.address
             addresses["transport"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return addresses
 
     def health(self) -> NodeHealth:
         statuses = self._runner.statuses() if self._runner is not None else []
-        breaker = worst(status.state for status in self._peers.breakers().values())
-        return node_health(statuses, breaker, time.monotonic() - self._began)
+        breakers = self._peers.breakers().values()
+        return node_health(statuses, breakers, time.monotonic() - self._began, self.stalled)
 
     def breakers(self) -> Mapping[str, BreakerStatus]:
         return self._peers.breakers()

@@ -37,6 +37,7 @@ class MemoryComponent(Background):
         self._shrink = shrink
         self._read = read
         self._budget = MemoryBudget()
+        self._blind = ""
 
     def status(self) -> MemoryStatus:
         return self._budget.status
@@ -46,8 +47,11 @@ class MemoryComponent(Background):
         await super().start()
 
     async def check(self) -> Health:
-        if not self._runs:
-            return Health(Status.UNHEALTHY, "memory is not looked at any more")
+        trouble = self._trouble()
+        if trouble:
+            return Health(Status.UNHEALTHY, f"memory is not looked at any more: {trouble}")
+        if self._blind:
+            return Health(Status.DEGRADED, f"the memory in use cannot be read: {self._blind}")
         status = self.status()
         if not status.over:
             return HEALTHY
@@ -59,7 +63,14 @@ class MemoryComponent(Background):
 
     async def look(self) -> None:
         """Once: reads, and acts where the budget says so."""
-        if not self._budget.observe(self._read(), self._limit(), time.monotonic()):
+        try:
+            resident = self._read()
+        except OSError as error:
+            # for want of a descriptor: there will be one again
+            self._blind = error.strerror or str(error)
+            return
+        self._blind = ""
+        if not self._budget.observe(resident, self._limit(), time.monotonic()):
             return
         status = self.status()
         buffers = self._shrink(status.level)
@@ -74,7 +85,7 @@ class MemoryComponent(Background):
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL)
+            await self._sleep(INTERVAL)
             await self.look()
 
 

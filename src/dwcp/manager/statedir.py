@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +15,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.errors import StateError
+from dwcp.manager.apart import Apart
 from dwcp.manager.component import Background
 from dwcp.store import durable, layout, snapshots
 from dwcp.store.recorder import Recorder
@@ -25,8 +25,8 @@ SUBDIRECTORIES = ("logs", "snapshots", "baselines", "identity")
 """The runbook's; backups and rollbacks know them by these names."""
 SYNC_INTERVAL = 1.0
 """Seconds that a record may wait to be brought to the disk: what a power cut can cost. A kill costs nothing."""
-SNAPSHOT_RETRY = 60.0
-"""Seconds until a snapshot that failed is tried again, at the most."""
+SNAPSHOT_SECONDS = 60.0
+"""For as much as a snapshot may hold, on a slow disk."""
 _PROBE = 4096
 
 log = structlog.get_logger()
@@ -135,27 +135,30 @@ class StateComponent(Background):
         self._recorder = recorder
         self._config = config
         self._no_snapshot = ""
-
-    async def start(self) -> None:
-        await asyncio.to_thread(prepare, self._directory)
-        await super().start()
+        self._work = Apart("dwcp-state")
+        self._checks = Apart("dwcp-check-state")
 
     async def check(self) -> Health:
-        if not self._runs:
-            return Health(Status.UNHEALTHY, "no snapshots are taken any more")
-        await asyncio.to_thread(self._write_and_read)
-        await asyncio.to_thread(self._recorder.retry)
+        trouble = self._trouble()
+        if trouble:
+            return Health(Status.UNHEALTHY, f"no snapshots are taken any more: {trouble}")
+        await self._checks.run(self._write_and_read)
+        await self._checks.run(self._recorder.retry)
+        if self._no_snapshot:
+            await self._work.run(self._snapshot)
         reasons = [reason for reason in (self._recorder.failure, self._no_snapshot) if reason]
         return Health(Status.DEGRADED, "; ".join(reasons)) if reasons else HEALTHY
 
     async def _run(self) -> None:
-        due = time.monotonic() + await asyncio.to_thread(self._until_next)
+        due = time.monotonic() + await self._work.run(self._until_next)
         while True:
-            await asyncio.sleep(SYNC_INTERVAL)
+            await self._sleep(SYNC_INTERVAL)
             if self._recorder.unsynced:
-                await asyncio.to_thread(self._recorder.sync)
+                await self._work.run(self._recorder.sync)
             if time.monotonic() >= due:
-                due = time.monotonic() + await asyncio.to_thread(self._snapshot)
+                self._alive(SNAPSHOT_SECONDS)
+                await self._work.run(self._snapshot)
+                due = time.monotonic() + self._config().storage.snapshot_interval
 
     def _until_next(self) -> float:
         """Seconds from the newest snapshot on; a clock that was set back makes it no longer than the interval."""
@@ -168,8 +171,8 @@ class StateComponent(Background):
         ages = [time.time() - snapshot.manifest.taken_at.timestamp() for snapshot in newest]
         return min(interval, max(0.0, interval - ages[0])) if ages else 0.0
 
-    def _snapshot(self) -> float:
-        """Takes one where something has changed; seconds until the next."""
+    def _snapshot(self) -> None:
+        """Takes one where something has changed. One that fails is tried again with each check."""
         storage = self._config().storage
         try:
             if snapshots.is_changed(self._directory):
@@ -178,11 +181,12 @@ class StateComponent(Background):
             if not self._no_snapshot:
                 log.warning("no snapshot of the state could be taken", reason=str(error))
             self._no_snapshot = str(error)
-            return min(storage.snapshot_interval, SNAPSHOT_RETRY)
-        self._no_snapshot = ""
-        return storage.snapshot_interval
+        else:
+            self._no_snapshot = ""
 
     def _write_and_read(self) -> None:
+        # it may have been lost meanwhile, with its mount
+        prepare(self._directory)
         content = os.urandom(_PROBE)
         path = self._directory / "health-probe"
         try:

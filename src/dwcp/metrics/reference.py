@@ -73,10 +73,10 @@ class _Example:
 
     def health(self) -> NodeHealth:
         component = ComponentHealth("transport", Status.HEALTHY, "", 0.0, 0.0, recovering=False, failed=False)
-        return node_health([component], "closed", 0.0)
+        return node_health([component], [], 0.0)
 
     def breakers(self) -> Mapping[str, BreakerStatus]:
-        return {"node2": BreakerStatus("node2", "closed", 0, 0, "", 0.0)}
+        return {"node2": BreakerStatus("node2", "closed", 0, 0, 0.0, 0, "", "", 0.0)}
 
     def reset_breakers(self, peer: str | None) -> None:
         """Nothing to reset."""

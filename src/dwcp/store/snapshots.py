@@ -36,7 +36,7 @@ REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
     {
         *("logs", "snapshots", "baselines", "jobs", "senders"),
-        *("lock", "run.json", "health-probe", "restore", "restore.unfinished"),
+        *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
     }
 )
 """Names in the state directory that are records, copies, or of the running process alone; everything else is state, so

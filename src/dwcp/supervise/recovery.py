@@ -3,13 +3,18 @@
     state       event                          next        action
     running     check is unhealthy             waiting     restart after backoff
     waiting     pause is over                  restarting  restart now
-    restarting  started                        running     (attempts are kept until a check is healthy)
+    restarting  started                        running     (attempts are kept for now)
     restarting  start failed, attempts left    waiting     restart after the next backoff
     restarting  start failed, none left        failed      restart after the slow interval
     failed      slow interval is over          restarting  restart now
-    running     check is healthy               running     attempts start anew
+    waiting     check is well again            running     the restart is called off: what was wrong is over
+    failed      check is well again            running     the same
+    running     PROOF checks are well          running     attempts start anew, unless it flaps
+    any         one that it stands on restarts restarting  stopped and started with it; no attempt of its own
 
-A degraded component works and is left alone. One restart at a time for each component, none waits for another.
+A degraded component works: that is well, and it is left alone. One that flaps keeps its attempts, so that what comes
+back only to fail again is not restarted for ever. One restart at a time for each component, none waits for another,
+but for those that it depends on.
 """
 
 from __future__ import annotations
@@ -18,7 +23,14 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dwcp.supervise.health import ComponentHealth, Health, Status
+from dwcp.supervise.health import ComponentHealth, Damper, Health, Status
+
+RECHECK = 1.0
+"""Seconds between checks of a component that is being recovered: as soon as the cause is gone it should show."""
+PROOF = 2
+"""Checks in a row by which a restart has helped: the first comes so early that what fails at its work has none yet."""
+HALF_LIFE = 6
+"""Of the damping, in intervals between checks: what fails at every third check flaps, at every tenth it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,47 +60,84 @@ class Phase(StrEnum):
 class Supervised:
     """One component's story. Times are monotonic seconds, `wall` seconds since the epoch for people."""
 
-    def __init__(self, name: str, settings: RecoverySettings, chance: random.Random, wall: float) -> None:
+    def __init__(
+        self, name: str, settings: RecoverySettings, interval: float, chance: random.Random, wall: float
+    ) -> None:
+        """`interval`: seconds between two checks."""
         self.name = name
-        self.settings = settings
         self.phase = Phase.RUNNING
         self._chance = chance
+        self._damper = Damper(HALF_LIFE * interval)
         self._health = Health()
+        self._down = False
+        """A restart is under way, or has failed."""
+        self._unhealthy = False
+        """By the newest check or start, whatever is shown."""
+        self._well = 0
+        """Checks in a row that said so, since the newest start."""
         self._since = wall
         self._check_seconds = 0.0
         self._attempts = 0
         self._restart_at: float | None = None
         self._counts = RecoveryCounts()
+        self.apply(settings, interval)
+
+    def apply(self, settings: RecoverySettings, interval: float) -> None:
+        self.settings = settings
+        self.interval = interval
+        self._damper.half_life = HALF_LIFE * interval
 
     def checked(self, health: Health, seconds: float, now: float, wall: float) -> None:
         """A check gave `health` after `seconds`."""
-        if self.phase is not Phase.RUNNING:
-            # it was under way when the component was given up: the restart decides now
+        if not self.is_up:
+            # it is of what was stopped: the restart decides now
             return
-        self._set(health, wall)
+        self._set(health, now, wall)
         self._check_seconds = seconds
-        if health.status is Status.UNHEALTHY:
-            self._plan(now)
-        elif self._attempts:
+        if self._unhealthy:
+            if self.phase is Phase.RUNNING:
+                self._plan(now)
+            return
+        self.phase = Phase.RUNNING
+        self._restart_at = None
+        self._well += 1
+        if self._attempts and self._well >= PROOF and not self._damper.flaps:
             self._attempts = 0
             self._counts = RecoveryCounts(self._counts.attempts, self._counts.successes + 1)
 
+    @property
+    def is_up(self) -> bool:
+        """There is something to check: it has been started, and nobody restarts it."""
+        return not self._down
+
+    def pause(self) -> float:
+        """Seconds until the next check."""
+        return min(RECHECK, self.interval) if self._unhealthy or self._attempts else self.interval
+
     def due(self, now: float) -> bool:
-        """True once when a restart has to begin now; `started` or `start_failed` has to follow."""
-        if self.phase not in (Phase.WAITING, Phase.FAILED) or self._restart_at is None or now < self._restart_at:
-            return False
-        self.phase = Phase.RESTARTING
-        self._restart_at = None
+        """Whether it is time for a restart."""
+        return self._restart_at is not None and now >= self._restart_at
+
+    def restart(self) -> None:
+        """A restart of its own begins; `started` or `start_failed` has to follow."""
+        self.restart_along()
         self._attempts += 1
         self._counts = RecoveryCounts(self._counts.attempts + 1, self._counts.successes)
-        return True
+
+    def restart_along(self) -> None:
+        """It is restarted because of another one; `started` or `start_failed` has to follow."""
+        self.phase = Phase.RESTARTING
+        self._restart_at = None
+        self._down = True
 
     def started(self) -> None:
         """The restart went through; the next check tells whether it helped."""
         self.phase = Phase.RUNNING
+        self._down = False
+        self._well = 0
 
     def start_failed(self, reason: str, now: float, wall: float) -> None:
-        self._set(Health(Status.UNHEALTHY, reason), wall)
+        self._set(Health(Status.UNHEALTHY, reason), now, wall)
         self._plan(now)
 
     def deadline(self) -> float | None:
@@ -118,7 +167,11 @@ class Supervised:
         pause = self.settings.backoff * self.settings.factor**self._attempts
         self._restart_at = now + pause * (1 + self.settings.jitter * self._chance.uniform(-1, 1))
 
-    def _set(self, health: Health, wall: float) -> None:
-        if health.status is not self._health.status:
+    def _set(self, health: Health, now: float, wall: float) -> None:
+        self._unhealthy = health.status is Status.UNHEALTHY
+        if self._unhealthy:
+            self._well = 0
+        shown = self._damper.observe(health, now)
+        if shown.status is not self._health.status:
             self._since = wall
-        self._health = health
+        self._health = shown

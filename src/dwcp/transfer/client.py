@@ -26,8 +26,10 @@ from dwcp.errors import (
     from_code,
 )
 from dwcp.files.root import Root
+from dwcp.store.open_breakers import open_breaker
 from dwcp.store.opening import open_state
 from dwcp.store.peers import with_added
+from dwcp.supervise.breaker import rejection
 from dwcp.transfer.board import Board, TransferStatus
 from dwcp.transfer.node import Node
 from dwcp.transfer.recording import TransferRecording
@@ -332,17 +334,25 @@ M = TypeVar("M", bound=m.Message)
 
 
 @asynccontextmanager
-async def connect(peer: str, *, config: Config | None = None, ahead: int = 0) -> AsyncIterator[Peer]:
+async def connect(
+    peer: str, *, config: Config | None = None, ahead: int = 0, despite_breaker: bool = False
+) -> AsyncIterator[Peer]:
     """A session with a peer of `config`, without one of the usual configuration files; or with a peer that
     `dwcp peer add` has added in its `storage.state_dir`. `ahead`: connections to begin at once for the streams of a
-    transfer that follows, where the link is long.
+    transfer that follows, where the link is long. `despite_breaker`: try a peer too that the manager of this node
+    leaves alone for now.
 
     The peer has proved who it is. Whether it knows this node comes with its first answer, because asking costs a round
     trip: AuthenticationError is raised there then.
 
-    Raises NotFoundError for an unknown peer, UnreachableError, TimeoutExpired, AuthenticationError, or ConfigError.
+    Raises NotFoundError for an unknown peer, CircuitOpenError, UnreachableError, TimeoutExpired, AuthenticationError
+    or ConfigError.
     """
     node = await asyncio.to_thread(_node, config)
+    # first, so that a peer that nobody knows is said to be unknown
+    node.address_of(peer)
+    if not despite_breaker:
+        _ask_breaker(node, peer)
     async with connect_as(node, peer, ahead) as connected:
         yield connected
 
@@ -361,6 +371,14 @@ async def connect_as(node: Node, peer: str, ahead: int = 0) -> AsyncIterator[Pee
         yield connected
     finally:
         await asyncio.to_thread(connected.leave)
+
+
+def _ask_breaker(node: Node, peer: str) -> None:
+    """Raises CircuitOpenError where the manager beside us knows that the peer is away."""
+    now = time.monotonic()
+    found = open_breaker(Path(node.config.storage.state_dir), peer, now)
+    if found is not None:
+        raise rejection(peer, found.until - now, found.reason, time.time())
 
 
 def _load_what_comes_later() -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing_extensions import Buffer
 
 from dwcp.errors import IntegrityError, ProtocolError
-from dwcp.hde import codecs, delta
+from dwcp.hde import codecs, delta, standalone
 from dwcp.hde.adaptive import Adaptive
+from dwcp.hde.content import Content
 from dwcp.hde.hashes import XXH3, Hash
 from dwcp.hde.index import PAGE, average_chunk
+from dwcp.hde.segment import unpack_segment
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader
@@ -129,3 +131,14 @@ def decode_leaf(
     if hash_.digest(content) != block.digest:
         raise IntegrityError(f"leaf {block.leaf} does not match its digest")
     return content, block.digest
+
+
+def decode_segment(body: memoryview, size: int, baseline: Baseline) -> memoryview:
+    """The leaves of a SEGMENT, end to end, their digests still to be compared. Raises ProtocolError or StorageError."""
+
+    def read(offset: int, length: int) -> Buffer:
+        piece = memoryview(bytearray(length))
+        return piece[: baseline.read_into(offset, piece)]
+
+    base = Content(baseline.size, read)
+    return standalone.decode(unpack_segment(body, baseline.size, size), base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import math
 import os
 import resource
 import time
@@ -17,6 +18,7 @@ from dwcp.errors import AuthenticationError, NotFoundError, UsageError
 from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
+from dwcp.store.baselines import KeptCopies
 from dwcp.store.identity import Identity
 from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
@@ -26,9 +28,10 @@ from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
+from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import ORDERS, RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import ORDERS, PROBE, RDMA, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -115,7 +118,26 @@ class Node:
         expected = f"{BY_AUTHORITY}:{peer}" if known.fingerprint == BY_AUTHORITY else known.fingerprint
         return known.address, expected
 
-    def link_settings(self, credentials: Credentials | None = None) -> LinkSettings:
+    def kept_copies(self, peer: str, tree: bytes, round_trip: float | None) -> KeptCopies | None:
+        """Copies of what was sent of `tree` to a peer, `round_trip` seconds away; None where none are kept."""
+        config = self.config
+        storage, compression = config.storage, config.compression
+        keep = storage.keep_baselines == "always" or (
+            storage.keep_baselines == "far" and round_trip is not None and round_trip >= FAR
+        )
+        if not (keep and compression.enable_delta_encoding and storage.baselines_limit):
+            return None
+        return KeptCopies(
+            Path(storage.state_dir),
+            peer,
+            tree,
+            limit=storage.baselines_limit,
+            interval=compression.baseline_interval,
+            chain=compression.max_delta_chain,
+        )
+
+    def link_settings(self, credentials: Credentials | None = None, patience: float = math.inf) -> LinkSettings:
+        """`patience`: seconds that each timeout is at the most, where health is checked."""
         transport = self.config.transport
         return LinkSettings(
             options=SocketOptions(
@@ -125,16 +147,17 @@ class Node:
                 recv_buffer_size=transport.recv_buffer_size,
                 user_timeout=transport.read_timeout,
             ),
-            connect_timeout=transport.connect_timeout,
-            read_timeout=transport.read_timeout,
-            write_timeout=transport.write_timeout,
+            connect_timeout=min(patience, transport.connect_timeout),
+            read_timeout=min(patience, transport.read_timeout),
+            write_timeout=min(patience, transport.write_timeout),
             tls=self.config.security.tls,
             contexts=(credentials or self.credentials()).contexts,
+            connect_limit="health.timeout" if patience < transport.connect_timeout else "transport.connect_timeout",
         )
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        offers = {VERSIONED: True, ORDERS: self.orders is not None, RDMA: self.rdma.usable()}
+        offers = {PROBE: True, VERSIONED: True, ORDERS: self.orders is not None, RDMA: self.rdma.usable()}
         also = tuple(name for name, offered in offers.items() if offered)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also

@@ -36,6 +36,7 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
+from dwcp.wire.handshake import SEGMENT
 
 FIRST_RETRY = 0.5
 """Seconds before the first new session; doubles up to MAX_RETRY while nothing moves, with jitter of half."""
@@ -195,7 +196,7 @@ class Outbound:
             if self._order.source is None:
                 # nothing is made here before the peer has agreed; a sender need not wait for that, see `_drive`
                 self._await_opened(session)
-            engine = self._engine = self._new_engine(control, least_leaf)
+            engine = self._engine = self._new_engine(session, least_leaf)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
                     engine.start()
@@ -264,9 +265,12 @@ class Outbound:
                 raise ProtocolError(f"{self._order.peer} answers an OPEN with a {type(answer).__name__}")
         return False
 
-    def _new_engine(self, control: Channel, least_leaf: int) -> Sender | Receiver:
-        order, node = self._order, self._node
+    def _new_engine(self, session: Dialled, least_leaf: int) -> Sender | Receiver:
+        order, node, control = self._order, self._node, session.channel
         if order.source is not None:
+            kept = None
+            if SEGMENT in session.features:
+                kept = node.kept_copies(order.peer, b"put " + order.path, control.link.round_trip_seconds())
             return Sender(
                 order.source,
                 control,
@@ -276,6 +280,7 @@ class Outbound:
                 pool=node.pool,
                 tally=node.tally,
                 idle_seconds=node.config.transport.read_timeout / LIVELY,
+                kept=kept,
             )
         if order.destination is None:
             raise DwcpError("an order needs a source or a destination")

@@ -195,7 +195,8 @@ class Planner:
     def _hash_leaf(self, file: Incoming, leaf: int, fd: int, origin: int) -> None:
         size = file.leaf_size if file.is_stream else file.leaf_bytes(leaf)
         content = os.pread(fd, size, leaf * file.leaf_size)
-        if len(content) == size or (file.is_stream and content):
+        # of a baseline also where it ends within the leaf: by that the sender knows whether it has the same baseline
+        if len(content) == size or (content and (file.is_stream or origin == BASELINE)):
             with file.lock:
                 file.have(leaf, self._hash.digest(content), origin)
 

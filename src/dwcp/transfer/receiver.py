@@ -7,6 +7,7 @@ baselines and put files together; one for each stream receives, verifies and wri
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +19,20 @@ from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, T
 from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
 from dwcp.files.staging import Staging
 from dwcp.hde import codecs
-from dwcp.hde.hashes import HASHES, MAX_LEAF
+from dwcp.hde.hashes import HASHES, MAX_LEAVES
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
+from dwcp.hde.standalone import MAX_CONTENT
 from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer, apply_metadata
 from dwcp.transfer.counters import Tally
-from dwcp.transfer.encoding import Baseline, decode_leaf
+from dwcp.transfer.encoding import Baseline, decode_leaf, decode_segment
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import BASELINE, Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.segments import CODERS
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
+from dwcp.transfer.work import MAX_BLOCK_BODY, MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
 from dwcp.wire import messages as m
 from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
@@ -37,8 +40,6 @@ from dwcp.wire.paths import display
 
 HASHERS = 2
 """Threads that read baselines: the cores of a small machine; more would only seek against each other on a disk."""
-MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
-"""A leaf, or what a codec makes of one that does not shrink."""
 MAX_ENTRIES_BODY = m.MAX_ENTRIES_SIZE + 64 * 1024
 """The only body on the control connection: a list of entries that did not shrink."""
 
@@ -72,6 +73,7 @@ class Receiver(Engine):
         self._done_batch: tuple[list[int], list[int]] = ([], [])
         self._announced = self._settled = self._unsettled = 0
         self._scanned: m.Scanned | None = None
+        self._decoding = threading.BoundedSemaphore(CODERS)
         self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
@@ -388,20 +390,26 @@ class Receiver(Engine):
                         channel.receive_body(prefix, body)
                         self._block(message, prefix, body)
                     except (BodyError, IntegrityError) as error:
-                        self._ask_again(message.file, message.leaf, error)
+                        self._ask_again(message.file, [message.leaf], error)
+                case m.Segment():
+                    try:
+                        channel.receive_body(prefix, body)
+                        self._segment(message, body)
+                    except BodyError as error:
+                        self._ask_again(message.file, indexes_of(message.leaves, MAX_LEAVES), error)
                 case m.Pack():
                     try:
                         channel.receive_body(prefix, body)
                         self._pack(message, body)
                     except (BodyError, IntegrityError) as error:
                         for packed in message.files:
-                            self._ask_again(packed.file, 0, error)
+                            self._ask_again(packed.file, [0], error)
                 case m.Ping():
                     channel.receive_body(prefix, body)
                 case _:
                     raise ProtocolError(f"the peer sent a {type(message).__name__} on a data connection")
 
-    def _ask_again(self, number: int, leaf: int, error: DwcpError) -> None:
+    def _ask_again(self, number: int, leaves: list[int], error: DwcpError) -> None:
         file = self._files.get(number)
         if file is None:
             return
@@ -412,8 +420,10 @@ class Receiver(Engine):
             self._fail(file, IntegrityError(f"{display(file.entry.path)} arrives damaged again and again: {error}"))
             return
         self._tally.add("frames_corrupt")
-        log.warning("a damaged block is asked for again", path=display(file.entry.path), leaf=leaf, reason=str(error))
-        self._control.send(m.Resend(file=number, leaves=[(leaf, 1)], reason=str(error)))
+        log.warning(
+            "a damaged block is asked for again", path=display(file.entry.path), leaves=leaves, reason=str(error)
+        )
+        self._control.send(m.Resend(file=number, leaves=runs_of(leaves), reason=str(error)))
 
     def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
         file = self._file_or_none(block.file)
@@ -425,16 +435,47 @@ class Receiver(Engine):
             file.expect(block.leaf, block.size)
             try:
                 content, digest = decode_leaf(block, body, prefix.body_hash, self._hash, lambda: self._baseline(file))
-                self._write(file, block, content)
+                self._write(file, block.leaf, content, digest, zero=block.codec == codecs.ZERO.id and not block.ops)
             except (IntegrityError, ProtocolError):
                 raise
             except DwcpError as error:
                 self._fail(file, error)
                 return
-            self._settled_bytes(file.arrived(block.leaf, digest))
-            if file.journal is not None:
-                file.journal.add(block.leaf, digest)
-                self._committer.written(file, block.leaf)
+        self._complete_if_whole(file)
+
+    def _segment(self, segment: m.Segment, body: memoryview) -> None:
+        file = self._file_or_none(segment.file)
+        if file is None:
+            return
+        with file.held() as alive:
+            if not alive or file.completing:
+                return
+            leaves = indexes_of(segment.leaves, file.leaves)
+            sizes = [file.leaf_bytes(leaf) for leaf in leaves]
+            if len(segment.digests) != len(leaves) * file.hash_size or segment.size != sum(sizes):
+                raise ProtocolError(f"a segment of file {file.id} does not fit its leaves")
+            if segment.size > MAX_CONTENT and len(leaves) > 1:
+                raise ProtocolError("the peer sends more leaves in one segment than are allowed")
+            damaged: list[int] = []
+            try:
+                with self._decoding:
+                    content = decode_segment(body, segment.size, self._baseline(file))
+                at = 0
+                for place, (leaf, size) in enumerate(zip(leaves, sizes, strict=True)):
+                    piece = content[at : at + size]
+                    at += size
+                    digest = segment.digests[place * file.hash_size : (place + 1) * file.hash_size]
+                    if self._hash.digest(piece) == digest:
+                        self._write(file, leaf, piece, digest)
+                    else:
+                        damaged.append(leaf)
+            except ProtocolError:
+                raise
+            except DwcpError as error:
+                self._fail(file, error)
+                return
+        if damaged:
+            self._ask_again(file.id, damaged, IntegrityError("a segment and the old version make something else"))
         self._complete_if_whole(file)
 
     def _settled_bytes(self, size: int) -> None:
@@ -442,12 +483,16 @@ class Receiver(Engine):
             self._wanted_bytes -= size
         self.progress.add(bytes_done=size)
 
-    def _write(self, file: Incoming, block: m.Block, content: memoryview) -> None:
+    def _write(self, file: Incoming, leaf: int, content: memoryview, digest: bytes, *, zero: bool = False) -> None:
+        """A verified leaf, into the part and its journal. Raises OSError or a DwcpError."""
         fd, fresh = self._open_for_writing(file)
-        if block.codec == codecs.ZERO.id and not block.ops and fresh and not file.settled[block.leaf]:
-            # nothing was ever written there: the hole reads as zeros
-            return
-        write_all(fd, content, block.leaf * file.leaf_size)
+        # nothing was ever written there: the hole reads as zeros
+        if not (zero and fresh and not file.settled[leaf]):
+            write_all(fd, content, leaf * file.leaf_size)
+        self._settled_bytes(file.arrived(leaf, digest))
+        if file.journal is not None:
+            file.journal.add(leaf, digest)
+            self._committer.written(file, leaf)
 
     def _open_for_writing(self, file: Incoming) -> tuple[int, bool]:
         """(descriptor, whether nothing was in it when this transfer began)."""
@@ -472,7 +517,7 @@ class Receiver(Engine):
             if packed.size != file.size:
                 raise ProtocolError(f"file {file.id} is packed with another size than was announced")
             if self._hash.digest(piece) != packed.digest:
-                self._ask_again(packed.file, 0, IntegrityError("its content does not match its digest"))
+                self._ask_again(packed.file, [0], IntegrityError("its content does not match its digest"))
                 continue
             with file.lock:
                 if file.completing:

@@ -27,14 +27,18 @@ from dwcp.hde import codecs
 from dwcp.hde.hashes import HASHES, MIN_LEAF, zero_digest
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, unpack_index
 from dwcp.links.ucx import UcxLink
+from dwcp.store.baselines import KeptCopies
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.encoding import BlockEncoder, delta_ops
 from dwcp.transfer.engine import Engine
+from dwcp.transfer.keeper import Keeper
 from dwcp.transfer.pool import BufferPool
+from dwcp.transfer.segments import Coded, Coder, segments
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Reader, Source, StreamReader
 from dwcp.transfer.work import (
+    MAX_BLOCK_BODY,
     MAX_RESENDS,
     MAX_UNSETTLED,
     PACK_BYTES,
@@ -45,6 +49,7 @@ from dwcp.transfer.work import (
     Mode,
     Outgoing,
     PackTask,
+    SegmentTask,
     Task,
     Work,
     weight,
@@ -74,8 +79,10 @@ class Sender(Engine):
         pool: BufferPool,
         tally: Tally,
         idle_seconds: float,
+        kept: KeptCopies | None = None,
     ) -> None:
-        """`idle_seconds`: an idle stream says PING this often."""
+        """`idle_seconds`: an idle stream says PING this often. `kept`: what was sent before, to a peer that takes
+        segments."""
         super().__init__(control)
         self._source = source
         control.max_body = MAX_BODY
@@ -83,6 +90,8 @@ class Sender(Engine):
         self._compression = compression
         self._least_leaf = least_leaf
         self._encoder = BlockEncoder(compression, self._hash)
+        self._coder = Coder(compression.delta_algorithm, idle_seconds)
+        self._keeper = Keeper(kept)
         self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
@@ -107,6 +116,7 @@ class Sender(Engine):
         """After it has finished: returns when nothing reads the source any more, which the caller closes."""
         if self._scanner.is_alive():
             self._scanner.join()
+        self._keeper.close()
 
     def _ended(self) -> None:
         self._work.close()
@@ -121,6 +131,7 @@ class Sender(Engine):
     def _close_readers(self) -> None:
         for file in list(self._files.values()):
             with file.lock:
+                self._keeper.let_go(file)
                 if file.reader is not None:
                     file.reader.close()
                     file.reader = None
@@ -353,7 +364,7 @@ class Sender(Engine):
         if file is None:
             return
         leaves = indexes_of(message.leaves, max(file.leaves, 1))
-        file.resends += len(leaves)
+        file.resends += 1
         log.warning(
             "the peer asks for blocks again", path=display(file.entry.path), leaves=leaves[:8], reason=message.reason
         )
@@ -363,6 +374,9 @@ class Sender(Engine):
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
         with file.lock:
+            if file.renewed:
+                # it may be that the copy here is not what the receiver has
+                self._keeper.doubt(file)
             # anything else was never sent, has arrived in another copy, or goes again already
             asked = {PACKED if PACKED in file.unacked else leaf for leaf in leaves}
             under_way = [leaf for leaf in asked if file.unacked.get(leaf, QUEUED) != QUEUED]
@@ -405,7 +419,7 @@ class Sender(Engine):
             return
         is_file = file.entry.type != "dir"
         self._tally.add("files_sent", is_file and not unchanged)
-        self._forget(file)
+        self._forget(file, arrived=True)
         self.progress.add(
             files_done=int(is_file), bytes_done=file.size - file.settled_bytes, unchanged=int(unchanged and is_file)
         )
@@ -416,7 +430,7 @@ class Sender(Engine):
         self._failed(reason)
         self._forget(file)
 
-    def _forget(self, file: Outgoing) -> None:
+    def _forget(self, file: Outgoing, *, arrived: bool = False) -> None:
         self._answered(file)
         with self._condition:
             if self._files.pop(file.id, None) is not None:
@@ -424,6 +438,10 @@ class Sender(Engine):
             self._condition.notify_all()
         with file.lock:
             file.forgotten = True
+            if arrived:
+                self._keeper.settle(file)
+            else:
+                self._keeper.let_go(file)
             reader, file.reader = file.reader, None
         if reader is not None:
             reader.close()
@@ -499,20 +517,24 @@ class Sender(Engine):
         file = task.file
         if file.id not in self._files:
             return
+        leaves = task.leaves if isinstance(task, SegmentTask) else [task.leaf]
         try:
-            with self._pool.buffer(file.leaf_bytes(task.leaf)) as view:
-                self._leaf(task, view, stream, channel)
+            with self._pool.buffer(sum(map(file.leaf_bytes, leaves))) as view:
+                if isinstance(task, SegmentTask):
+                    self._segment(task, view, stream, channel)
+                else:
+                    self._leaf(task, view, stream, channel)
         except TemporaryError:
             # what is under way on this stream goes again when the stream is found lost; the rest was not begun
-            if task.leaf in file.unacked:
-                self._leaf_done(task)
+            if leaves[-1] in file.unacked:
+                self._task_done(task)
             else:
                 self._work.put_back(task)
             raise
         except DwcpError as error:
             self._give_up(file, error)
             return
-        self._leaf_done(task)
+        self._task_done(task)
 
     def _leaf(self, task: LeafTask, view: memoryview, stream: int, channel: Channel) -> None:
         file, leaf = task.file, task.leaf
@@ -532,10 +554,14 @@ class Sender(Engine):
                 raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
             digest = self._hash.digest(view)
             view_is_zero = digest == zero_digest(self._hash.name, len(view))
+        written = file.written
+        if written is not None and not view_is_zero:
+            written.write(offset, view)
         if task.mode is Mode.COMPARE and not task.again:
             if file.receiver_has(leaf, digest):
                 self._leaf_unchanged(file, leaf, digest)
                 return
+            self._check_kept(file, leaf, len(view))
             if file.base_size and not view_is_zero:
                 with file.lock:
                     file.changed.append(leaf)
@@ -549,14 +575,61 @@ class Sender(Engine):
         ops = delta_ops(file, leaf, reader, view) if task.mode is Mode.DELTA else []
         self._encoder.send_leaf(channel, file, leaf, view, digest, ops)
 
+    def _check_kept(self, file: Outgoing, leaf: int, size: int) -> None:
+        """A leaf has changed: where a copy of its old version is here, it has to be the receiver's old version."""
+        with file.lock:
+            kept = file.kept
+            file.renewed.append(leaf)
+        digest = file.have[leaf * file.hash_size : (leaf + 1) * file.hash_size]
+        if kept is not None and any(digest) and not kept.agrees(leaf * file.leaf_size, size, digest, self._hash):
+            with file.lock:
+                self._keeper.doubt(file)
+
+    def _segment(self, task: SegmentTask, view: memoryview, stream: int, channel: Channel) -> None:
+        """Some changed leaves, as what they lack of the old version, of which a copy is here."""
+        file = task.file
+        pieces: list[memoryview] = []
+        at = 0
+        for leaf in task.leaves:
+            pieces.append(view[at : at + file.leaf_bytes(leaf)])
+            at += len(pieces[-1])
+        coded = self._coded(file, task.leaves, pieces, channel)
+        if coded is None:
+            for leaf, piece in zip(task.leaves, pieces, strict=True):
+                self._leaf(LeafTask(file, leaf, Mode.WHOLE), piece, stream, channel)
+            return
+        digests = [self._hash.digest(piece) for piece in pieces]
+        with file.lock:
+            for leaf, digest in zip(task.leaves, digests, strict=True):
+                file.set_hash(leaf, digest)
+                file.unacked[leaf] = stream
+        message = m.Segment(file=file.id, leaves=runs_of(task.leaves), size=at, digests=b"".join(digests))
+        self._coder.timed(coded.literal_size, lambda: channel.send(message, coded.body))
+
+    def _coded(self, file: Outgoing, leaves: list[int], pieces: list[memoryview], channel: Channel) -> Coded | None:
+        """Reads the leaves. None where there is nothing to code them with any more, or a frame does not hold it."""
+        kept, reader = file.kept, self._reader(file)
+        if kept is None:
+            return None
+        content = []
+        for leaf, piece in zip(leaves, pieces, strict=True):
+            if reader.read_into(leaf * file.leaf_size, piece) != len(piece):
+                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
+            content.append((leaf * file.leaf_size, bytes(piece)))
+        coded = self._coder.code(kept, content, len(self._channels), lambda: channel.send(m.Ping()))
+        if coded is None:
+            with file.lock:
+                self._keeper.doubt(file)
+        return coded if coded is not None and len(coded.body) <= MAX_BLOCK_BODY else None
+
     def _leaf_unchanged(self, file: Outgoing, leaf: int, digest: bytes) -> None:
         with file.lock:
             file.set_hash(leaf, digest)
             file.unchanged.append(leaf)
         self._leaf_settled(file, leaf)
 
-    def _leaf_done(self, task: LeafTask) -> None:
-        if task.again:
+    def _task_done(self, task: LeafTask | SegmentTask) -> None:
+        if isinstance(task, LeafTask) and task.again:
             return
         with task.file.lock:
             task.file.pending -= 1
@@ -565,18 +638,16 @@ class Sender(Engine):
             self._end_phase(task.file)
 
     def _end_phase(self, file: Outgoing) -> None:
-        """All leaves of a phase are through: ask for a finer index of the changed ones, or say that this was all."""
-        if file.changed:
+        """All leaves of a phase are through: send the changed ones as deltas, or say that this was all."""
+        if file.changed and file.kept is not None:
             with file.lock:
-                file.changed.sort()
-                leaves = MAX_INDEXED // file.leaf_size
-                file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
-                changed = len(file.segment) + len(file.changed)
-                # content that only changed in place is found by its pages; an index of chunks costs more
-                file.indexing = True
-                chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
-                chunks = chunks and file.base_size <= MAX_CHUNKED
-            self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
+                leaves, file.changed = sorted(file.changed), []
+                groups = segments(leaves, file.leaf_size, len(self._channels))
+                file.pending = len(groups)
+            self._work.add_segments(file, groups)
+            return
+        if file.changed:
+            self._request_index(file)
             return
         try:
             self._reader(file).check_unchanged()
@@ -591,6 +662,19 @@ class Sender(Engine):
             self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
         self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))
 
+    def _request_index(self, file: Outgoing) -> None:
+        """Asks for finer hashes of the old version, of which no copy is here."""
+        with file.lock:
+            file.changed.sort()
+            leaves = MAX_INDEXED // file.leaf_size
+            file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
+            changed = len(file.segment) + len(file.changed)
+            # content that only changed in place is found by its pages; an index of chunks costs more
+            file.indexing = True
+            chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
+            chunks = chunks and file.base_size <= MAX_CHUNKED
+        self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
+
     def _give_up(self, file: Outgoing, error: DwcpError) -> None:
         """The file cannot be sent; the others go on."""
         if file.id not in self._files:
@@ -604,6 +688,7 @@ class Sender(Engine):
                 raise Interrupted(f"{display(file.entry.path)} is not being sent any more")
             if file.reader is None:
                 file.reader = self._source.open(file.entry)
+                self._keeper.open(file)
             return file.reader
 
     def _send_pack(self, files: list[Outgoing], stream: int, channel: Channel) -> None:

@@ -15,9 +15,10 @@ import structlog
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
-from dwcp.transfer import kept
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
+from dwcp.transfer.kept import answer as answer_about_versions
+from dwcp.transfer.kept import open_version
 from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
@@ -26,7 +27,7 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import RDMA
+from dwcp.wire.handshake import RDMA, SEGMENT
 from dwcp.wire.paths import STAGING, check_relative, display
 
 OVERTAKEN = 5.0
@@ -75,9 +76,10 @@ class ServedSession:
     def round_trip_seconds(self) -> float | None:
         return self._channel.link.round_trip_seconds()
 
-    def claim(self, stream: int) -> bool:
+    def claim(self, stream: int, *, probe: bool = False) -> bool:
         """False for a stream number that was used before, or where no transfer begins on the session; it may have
-        overtaken its transfer's OPEN on the way, so a while is waited for that. Where true, `release` it in the end.
+        overtaken its transfer's OPEN on the way, so a while is waited for that. A probe is for a session without a
+        transfer, which has one at a time. Where true, `release` it in the end.
 
         Raises RefusedError when there are too many streams.
         """
@@ -86,8 +88,12 @@ class ServedSession:
                 raise RefusedError(f"a session has at most {m.MAX_STREAMS} data connections at one time")
             if stream in self._claimed:
                 return False
+            if probe and (self._engine is not None or self._joined):
+                return False
             self._claimed.add(stream)
             self._joined += 1
+            if probe:
+                return True
             self._idle.wait_for(lambda: self._engine is not None or self.ended.is_set(), OVERTAKEN)
             joins = self._engine is not None
             self._joined -= not joins
@@ -98,13 +104,13 @@ class ServedSession:
         with self._lock:
             self._joined -= 1
 
-    def interrupt(self, why: str) -> None:
+    def interrupt(self, why: DwcpError) -> None:
         """Ends the transfer, if there is one, and the session."""
         engine = self._engine
         if engine is None:
             self._channel.link.shutdown()
             return
-        engine.tell_and_abort(Interrupted(why))
+        engine.tell_and_abort(why)
         shutdown_later(self._channel.link)
 
     def serve(self) -> None:
@@ -161,7 +167,7 @@ class ServedSession:
     def _about_versions(self, request: m.Keep | m.Versions | m.Check) -> None:
         root, target = self._locate(request.path, write=not isinstance(request, m.Versions))
         try:
-            kept.answer(request, root, target, self._channel, self.peer)
+            answer_about_versions(request, root, target, self._channel, self.peer)
         finally:
             root.close()
 
@@ -199,7 +205,7 @@ class ServedSession:
             return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        name = board.begin(status, read, lambda: self.interrupt("cancelled here"))
+        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")))
         log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
@@ -309,13 +315,16 @@ class ServedSession:
     def _sender(self, request: m.Open) -> Sender:
         root, target = self._locate(request.path, write=False)
         if request.version is not None:
-            root, target = kept.open_version(root, target, request.version), ()
+            root, target = open_version(root, target, request.version), ()
         try:
             root.stat(target)
         except OSError as error:
             root.close()
             raise failure(error, f"cannot send from {self._node.identity.node_name}", request.path) from error
         self._source = TreeSource(root, target)
+        kept = None
+        if SEGMENT in self.features:
+            kept = self._node.kept_copies(self.peer, b"get " + request.path, self.round_trip_seconds())
         return Sender(
             self._source,
             self._channel,
@@ -325,6 +334,7 @@ class ServedSession:
             pool=self._node.pool,
             tally=self._node.tally,
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
+            kept=kept,
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:

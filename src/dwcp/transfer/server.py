@@ -18,7 +18,15 @@ from dataclasses import dataclass
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import AuthenticationError, DwcpError, ProtocolError, RefusedError, TemporaryError, UnreachableError
+from dwcp.errors import (
+    AuthenticationError,
+    DwcpError,
+    Interrupted,
+    ProtocolError,
+    RefusedError,
+    TemporaryError,
+    UnreachableError,
+)
 from dwcp.links import sockopts
 from dwcp.links.endpoints import listen, take_over
 from dwcp.links.sockopts import Effective
@@ -29,15 +37,18 @@ from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.credentials import Credentials
 from dwcp.transfer.node import Node
+from dwcp.transfer.probe import answer_probe, look
 from dwcp.transfer.rdma import INSTEAD, REQUIRED
 from dwcp.transfer.served import ServedSession
-from dwcp.transfer.session import answer_stream, check_certificate, dial_session, part, respond
+from dwcp.transfer.session import answer_stream, check_certificate, part, respond
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_HEAD, MAX_HEAD_BEFORE_WELCOME, NO_BODY
 from dwcp.wire.handshake import joins
 
 ACCEPT_PAUSE = 0.05
 """Seconds before the next try, where accepting failed for want of descriptors."""
+STOPS = "the node stops, or starts anew; the transfer goes on where it was once it is back"
+"""Worth another try: whoever dialled makes one for as long as its read timeout."""
 UNKNOWN_PEER = "this node does not know your fingerprint (`dwcp id` shows it); add it to its peers"
 UNKNOWN_SESSION = "a data connection was refused: its session is over, or is not of this node"
 
@@ -58,6 +69,7 @@ class TransportServer:
     def __init__(self, config: Config, identity: Identity, board: Board) -> None:
         self.node = Node(config, identity, board)
         self._listener: socket.socket | None = None
+        self._address = ("", 0)
         self._lock = threading.Lock()
         self._sessions: dict[bytes, ServedSession] = {}
         security = config.security
@@ -71,15 +83,22 @@ class TransportServer:
         self._pending: dict[socket.socket, _Pending] = {}
         """By guard: a second descriptor of the connection, because TLS takes the accepted one over."""
         self._threads: set[threading.Thread] = set()
+        self._keepers: list[threading.Thread] = []
+        """Those that live as long as the listener."""
+        self._starved: tuple[float, str] = (0.0, "")
+        """When a connection could last not be taken for want of descriptors, and the words for it."""
         self._stopping = threading.Event()
+
+    @property
+    def listens(self) -> bool:
+        return self._listener is not None
 
     @property
     def address(self) -> tuple[str, int]:
         """(host, port) as bound. Raises DwcpError before `start`."""
         if self._listener is None:
             raise DwcpError("the transport does not listen yet")
-        host, port = self._listener.getsockname()[:2]
-        return str(host), int(port)
+        return self._address
 
     def start(self) -> None:
         """Returns when connections are accepted. Raises UnreachableError when the address cannot be had, or RDMA with
@@ -87,10 +106,14 @@ class TransportServer:
         self.check_rdma()
         self._stopping.clear()
         listener = listen(self.node.config.transport.listen, self.node.link_settings().options)
-        self._listener = listener
-        for target, name in ((self._accept, "dwcp-accept"), (self._reap, "dwcp-reap")):
-            threading.Thread(target=target, args=(listener,), name=name, daemon=True).start()
-        host, port = self.address
+        host, port = listener.getsockname()[:2]
+        self._listener, self._address = listener, (str(host), int(port))
+        self._keepers = [
+            threading.Thread(target=target, args=(listener,), name=name, daemon=True)
+            for target, name in ((self._accept, "dwcp-accept"), (self._reap, "dwcp-reap"))
+        ]
+        for thread in self._keepers:
+            thread.start()
         log.info("transport listens", address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def stop(self, grace_seconds: float) -> None:
@@ -110,7 +133,7 @@ class TransportServer:
             if session.busy:
                 session.ended.wait(max(0.0, deadline - time.monotonic()))
         for session in self._all_sessions():
-            session.interrupt("the manager is stopping; the transfer resumes when it is started again")
+            session.interrupt(TemporaryError(STOPS))
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
@@ -166,10 +189,10 @@ class TransportServer:
         )
 
     def self_probe(self) -> float:
-        """Seconds of a round trip through the node's own listener, handshake included. Raises a DwcpError."""
+        """`probe.look` at the node's own listener."""
         host, port = self._reachable()
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return ping(self.node, target, self.node.identity.fingerprint)
+        return look(self.node, target, self.node.identity.fingerprint, self.node.config.health.timeout)
 
     def check_rdma(self) -> str | None:
         """Why blocks go over TCP though RDMA is enabled, None where they don't. Raises UnreachableError where they may
@@ -183,6 +206,15 @@ class TransportServer:
         for peer, reason in rdma.failing().items():
             return f"RDMA with {peer} failed ({reason}); {INSTEAD}"
         return None
+
+    def dead_threads(self) -> list[str]:
+        """Of those that listen; each should live as long as it does."""
+        return [thread.name for thread in self._keepers if not thread.is_alive()]
+
+    def starved_since(self, since: float) -> str:
+        """What a connection could not be taken for; empty when all could be since then (monotonic seconds)."""
+        at, reason = self._starved
+        return reason if at >= since else ""
 
     def kept_out_since(self, since: float) -> str:
         """Why this machine's own connections to it were refused as those of strangers are; empty when none was since
@@ -199,13 +231,15 @@ class TransportServer:
     # -- accepting -----------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
-        while not self._stopping.is_set():
+        # one that hung while the transport was started anew finds another listener in its place
+        while self._listener is listener:
             try:
                 sock, address = listener.accept()
             except OSError as error:
-                if self._stopping.is_set():
+                if self._listener is not listener:
                     return
                 # out of descriptors, most likely: those who wait stay in the backlog
+                self._starved = (time.monotonic(), str(error))
                 log.warning("cannot accept a connection", reason=str(error))
                 self._stopping.wait(ACCEPT_PAUSE)
                 continue
@@ -216,6 +250,7 @@ class TransportServer:
                 self._refused(caller, error)
                 sock.close()
             except (OSError, RuntimeError) as error:
+                self._starved = (time.monotonic(), str(error))
                 self._refused(caller, TemporaryError(f"no descriptor or thread to serve it: {error}"))
                 sock.close()
                 self._stopping.wait(ACCEPT_PAUSE)
@@ -254,6 +289,8 @@ class TransportServer:
     def _reap(self, listener: socket.socket) -> None:
         """Ends handshakes that take too long, however lively they drip."""
         while not self._stopping.wait(min(1.0, self.node.config.security.handshake_timeout / 4)):
+            if self._listener is not listener:
+                return
             now = time.monotonic()
             with self._lock:
                 _shut_down(guard for guard, pending in self._pending.items() if pending.deadline < now)
@@ -339,11 +376,14 @@ class TransportServer:
     def _serve_stream(self, channel: Channel, join: m.Join, guard: socket.socket) -> None:
         with self._lock:
             session = self._sessions.get(join.session)
-        if session is None or not joins(join, session.join_key) or not session.claim(join.stream):
+        if session is None or not joins(join, session.join_key) or not session.claim(join.stream, probe=join.probe):
             raise AuthenticationError("a data connection does not belong to any session here")
         try:
             check_certificate(channel, session.peer_key)
             self._admitted(guard, channel)
+            if join.probe:
+                answer_probe(channel)
+                return
             over = answer_stream(self.node, channel, join.rdma)
             try:
                 session.run_stream(join.stream, over)
@@ -357,7 +397,7 @@ class TransportServer:
         """A peer that begins a transfer anew has given up the one before: that one makes room."""
         for old in self._all_sessions():
             if old is not new and old.key == new.key:
-                old.interrupt("the same transfer was begun anew")
+                old.interrupt(Interrupted("the same transfer was begun anew"))
                 old.ended.wait(self.node.config.transport.read_timeout)
 
     def _all_sessions(self) -> list[ServedSession]:
@@ -371,21 +411,3 @@ def _shut_down(sockets: Iterable[socket.socket]) -> None:
         with contextlib.suppress(OSError):
             # the connection may have ended by itself
             sock.shutdown(socket.SHUT_RDWR)
-
-
-def ping(node: Node, address: str, fingerprint: str) -> float:
-    """Seconds of one round trip on a fresh session to `address`. Raises a DwcpError."""
-    session = dial_session(node, address, fingerprint)
-    try:
-        began = time.monotonic()
-        session.channel.send(m.Ping(token=1))
-        answer, _ = session.channel.receive()
-        if not isinstance(answer, m.Pong):
-            raise ProtocolError(f"{address} answers a PING with a {type(answer).__name__}")
-        seconds = time.monotonic() - began
-        session.channel.send(m.Bye())
-        return seconds
-    except EOFError as error:
-        raise TemporaryError(f"{address} closed the connection instead of answering a PING") from error
-    finally:
-        session.channel.link.close()

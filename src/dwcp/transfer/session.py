@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -146,10 +147,10 @@ class Dialled:
         self.ahead.close()
 
 
-def dial_session(node: Node, address: str, expected: str) -> Dialled:
+def dial_session(node: Node, address: str, expected: str, patience: float = math.inf) -> Dialled:
     """A session that the peer has agreed to. Raises as `begin_session`; AuthenticationError also when the peer does not
     know this node."""
-    session = begin_session(node, address, expected)
+    session = begin_session(node, address, expected, patience=patience)
     try:
         welcome, _ = _expect(session.channel, m.Welcome)
         session.admit(welcome)
@@ -162,14 +163,14 @@ def dial_session(node: Node, address: str, expected: str) -> Dialled:
     return session
 
 
-def begin_session(node: Node, address: str, expected: str, ahead: int = 0) -> Dialled:
+def begin_session(node: Node, address: str, expected: str, ahead: int = 0, patience: float = math.inf) -> Dialled:
     """Connects and proves both identities; `expected` as `Node.address_of` gives it. On long links, `ahead`
-    connections for streams are begun meanwhile.
+    connections for streams are begun meanwhile. `patience`: seconds that each wait is at the most.
 
     Raises UnreachableError, TimeoutExpired, ProtocolError, VersionError or AuthenticationError.
     """
     credentials, resumption = node.credentials(), Resumption()
-    settings = node.link_settings(credentials)
+    settings = node.link_settings(credentials, patience)
     link, effective = dial(address, settings, resumption)
     channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     spare = Ahead(address, settings)
@@ -239,16 +240,25 @@ def _expectation(node: Node, expected: str) -> str | Objection:
     return partial(node.objection, name) if kind == BY_AUTHORITY else expected
 
 
-def dial_stream(node: Node, address: str, session: Dialled, number: int, rdma: bytes = b"") -> Channel:
-    """A further connection of a session; `confirm_stream` tells whether the peer takes it. `rdma`: see `m.Join`. Raises
-    as `dial_session`."""
-    settings = node.link_settings(session.credentials)
+def dial_stream(
+    node: Node,
+    address: str,
+    session: Dialled,
+    number: int,
+    rdma: bytes = b"",
+    *,
+    probe: bool = False,
+    patience: float = math.inf,
+) -> Channel:
+    """A further connection of a session; `confirm_stream` tells whether the peer takes it. `rdma`, `probe`: see
+    `m.Join`. Raises as `dial_session`."""
+    settings = node.link_settings(session.credentials, patience)
     sock = session.ahead.take() or connect(address, settings)[0]
     link = secure(sock, address, settings, session.resumption)
     channel = Channel(link, NO_BODY, MAX_HEAD_BEFORE_WELCOME)
     try:
         check_certificate(channel, session.peer_key)
-        channel.send(join(session.wait_welcome(), number, rdma))
+        channel.send(join(session.wait_welcome(), number, rdma, probe=probe))
     except DwcpError:
         link.close()
         raise

@@ -19,6 +19,8 @@ class Compression:
     threshold: float
     """Percent."""
     delta: bool
+    delta_algorithm: str
+    """How a segment's literals are coded: see `hde.residue`."""
 
     @classmethod
     def of(cls, config: Config) -> Compression:
@@ -30,4 +32,5 @@ class Compression:
             adaptive=section.enable_adaptive,
             threshold=section.adaptive_threshold,
             delta=section.enable_delta_encoding,
+            delta_algorithm=section.delta_algorithm if section.enabled else "none",
         )

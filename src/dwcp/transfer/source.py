@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
@@ -161,6 +161,11 @@ class FileReader:
             except OSError as error:
                 # lseek(2): ENXIO, no data from here to the end; anything else, no such knowledge here
                 return error.errno == errno.ENXIO
+
+    def clone_to(self, clone: Callable[[int], bool]) -> bool:
+        """Hands the descriptor to `clone`, which shares its content, and gives its answer."""
+        with self._held() as fd:
+            return clone(fd)
 
     def check_unchanged(self) -> None:
         with self._held() as fd:

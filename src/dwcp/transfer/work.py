@@ -6,6 +6,7 @@ A file that the receiver wants goes through these phases; each leaf is one task 
     compare   read, hash; where the receiver has that very leaf, nothing; where it has a baseline, remember it as
               changed; else send
     delta     the changed leaves again, now with finer hashes of the baseline: send what they lack
+    segment   the changed leaves again, some in each task, where this end has the baseline too
 
 Any stream takes any task, so streams may come, go and differ in speed.
 """
@@ -19,15 +20,18 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
 
-from dwcp.hde.hashes import MAX_LEAVES, MIN_LEAF, leaf_count, leaf_size
+from dwcp.hde.hashes import MAX_LEAF, MAX_LEAVES, MIN_LEAF, leaf_count, leaf_size
 from dwcp.hde.index import Index
+from dwcp.store.baselines import KeptCopy
+from dwcp.transfer.segments import KeptBase
 from dwcp.transfer.source import Reader
 from dwcp.wire.messages import MAX_ENTRIES, MAX_PACK_FILES, Entry
 
 PACK_FILE = 128 * 1024
 """Files up to this size ride together: above it the cost of a file is its content."""
 PACK_BYTES = 1024 * 1024
-
+MAX_BLOCK_BODY = MAX_LEAF + 64 * 1024
+"""A leaf, or what a codec makes of one that does not shrink."""
 
 MAX_RESENDS = 64
 """Damaged blocks of one file before it is given up, by either end: the link, the memory, or the peer is broken."""
@@ -91,6 +95,12 @@ class Outgoing:
     """It is settled: nobody may open it again."""
     settled_bytes: int = 0
     resends: int = 0
+    kept: KeptBase | None = None
+    """The baseline, as long as nothing says that the receiver's is another."""
+    written: KeptCopy | None = None
+    """A copy that is being made of what is read."""
+    renewed: list[int] = field(default_factory=list)
+    """Leaves in which the new version differs from the baseline."""
 
     def __post_init__(self) -> None:
         self.size = self.entry.size
@@ -128,11 +138,17 @@ class LeafTask:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentTask:
+    file: Outgoing
+    leaves: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class PackTask:
     files: list[Outgoing]
 
 
-Task = LeafTask | PackTask
+Task = LeafTask | SegmentTask | PackTask
 
 
 class Work:
@@ -141,9 +157,9 @@ class Work:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._urgent: deque[Task] = deque()
-        self._jobs: deque[tuple[Outgoing, Iterator[int], Mode]] = deque()
+        self._jobs: deque[Iterator[Task]] = deque()
         self._small: deque[Outgoing] = deque()
-        self._leaves_left = 0
+        self._jobs_left = 0
         self._closed = False
 
     def add_small(self, files: Iterable[Outgoing]) -> None:
@@ -153,14 +169,19 @@ class Work:
 
     def add_leaves(self, file: Outgoing, leaves: Iterable[int], count: int, mode: Mode) -> None:
         """`count` leaves, taken from `leaves` one by one as streams become free."""
-        job = (file, iter(leaves), mode)
+        # deltas first: an index is held until they are through, and takes some 20 MiB for a large image
+        self._add_job((LeafTask(file, leaf, mode) for leaf in leaves), count, first=mode is Mode.DELTA)
+
+    def add_segments(self, file: Outgoing, segments: list[list[int]]) -> None:
+        self._add_job((SegmentTask(file, leaves) for leaves in segments), len(segments), first=True)
+
+    def _add_job(self, tasks: Iterator[Task], count: int, *, first: bool) -> None:
         with self._condition:
-            # deltas first: an index is held until they are through, and takes some 20 MiB for a large image
-            if mode is Mode.DELTA:
-                self._jobs.appendleft(job)
+            if first:
+                self._jobs.appendleft(tasks)
             else:
-                self._jobs.append(job)
-            self._leaves_left += count
+                self._jobs.append(tasks)
+            self._jobs_left += count
             self._condition.notify_all()
 
     def add(self, task: Task) -> None:
@@ -187,13 +208,13 @@ class Work:
             # small files alternate with leaves by their own accord: packs are taken first, they are quickly done
             if self._small:
                 return PackTask(self._next_pack())
-            return self._next_leaf()
+            return self._next_of_a_job()
 
     def backlog(self) -> int:
         """Tasks that wait, so how many more streams would find work."""
         with self._condition:
             packs = sum(file.size for file in islice(self._small, 4096)) // PACK_BYTES + bool(self._small)
-            return len(self._urgent) + self._leaves_left + packs
+            return len(self._urgent) + self._jobs_left + packs
 
     @property
     def closed(self) -> bool:
@@ -206,7 +227,7 @@ class Work:
             self._condition.notify_all()
 
     def _any(self) -> bool:
-        return bool(self._closed or self._urgent or self._small or self._leaves_left)
+        return bool(self._closed or self._urgent or self._small or self._jobs_left)
 
     def _next_pack(self) -> list[Outgoing]:
         files: list[Outgoing] = []
@@ -217,12 +238,11 @@ class Work:
             files.append(file)
         return files
 
-    def _next_leaf(self) -> LeafTask | None:
+    def _next_of_a_job(self) -> Task | None:
         while self._jobs:
-            file, leaves, mode = self._jobs[0]
-            leaf = next(leaves, None)
-            if leaf is not None:
-                self._leaves_left -= 1
-                return LeafTask(file, leaf, mode)
+            task = next(self._jobs[0], None)
+            if task is not None:
+                self._jobs_left -= 1
+                return task
             self._jobs.popleft()
         return None

@@ -31,10 +31,14 @@ from dwcp.errors import AuthenticationError, ProtocolError, VersionError
 from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, encode
 
 VERSIONS = (VERSION,)
-FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf")
+SEGMENT = "segment"
+"""Of a node that takes leaves as segments of a delta."""
+FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", SEGMENT)
 """Of every node of this version."""
 RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
+PROBE = "probe"
+"""Of a node that answers probes on data connections."""
 VERSIONED = "versions"
 """Of a node that keeps versions of what is at a path."""
 ORDERS = "orders"
@@ -158,10 +162,11 @@ class Responder:
         return self._trust(Claim(hello.node, hello.key, hello.certificate))
 
 
-def join(welcome: Welcome, stream: int, rdma: bytes = b"") -> Join:
-    """First frame of a data connection. Stream numbers are never used twice in a session. `rdma`: see `Join`."""
+def join(welcome: Welcome, stream: int, rdma: bytes = b"", *, probe: bool = False) -> Join:
+    """First frame of a data connection. Stream numbers are never used twice in a session. `rdma`, `probe`: see
+    `Join`."""
     mac = join_mac(welcome.join_key, welcome.session, stream)
-    return Join(session=welcome.session, stream=stream, mac=mac, rdma=rdma)
+    return Join(session=welcome.session, stream=stream, mac=mac, rdma=rdma, probe=probe)
 
 
 def join_mac(join_key: bytes, session: bytes, stream: int) -> bytes:

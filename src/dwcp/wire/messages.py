@@ -1,8 +1,8 @@
 """What frames say: one class a type, and the table from type to class.
 
-Heads are MessagePack maps from field name to value; unknown fields are ignored, so a newer peer may say more. BLOCK and
-PACK, of which there are many, are arrays in field order. Every length that a peer chooses is bounded here, before
-anything is done with it; `decode` raises ProtocolError for whatever does not fit.
+Heads are MessagePack maps from field name to value; unknown fields are ignored, so a newer peer may say more. BLOCK,
+SEGMENT and PACK, of which there are many, are arrays in field order. Every length that a peer chooses is bounded here,
+before anything is done with it; `decode` raises ProtocolError for whatever does not fit.
 
 Files are named by `file`, their number in the order of ENTRIES, from 0. Leaves are the equal pieces into which a file
 is cut (`leaf_size`), the unit of sending, hashing, acknowledging and resuming. `Runs` are [first, count] pairs.
@@ -49,6 +49,10 @@ MAX_ENTRIES_SIZE = 1024 * 1024
 """Their size in MessagePack; a sender cuts earlier where paths are long."""
 MAX_PACK_FILES = 512
 """Small files that ride in one PACK: its head stays under MAX_HEAD."""
+MAX_SEGMENT_LEAVES = 64
+"""Leaves in one SEGMENT."""
+PROBE_SIZE = 8192
+"""Bytes: several full segments, so that a path which swallows those shows; all in the first window (RFC 6928)."""
 MAX_OPS = 4096
 """Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
 
@@ -117,6 +121,8 @@ class Join(Message):
     mac: Key
     rdma: RdmaAddress = b""
     """Of the initiator's UCX worker, where it wants what follows JOINED over RDMA."""
+    probe: bool = False
+    """It carries one PROBE each way and nothing of a transfer."""
 
 
 class Joined(Message):
@@ -149,6 +155,13 @@ class Ping(Message):
 class Pong(Message):
     kind = 9
     token: Count = 0
+
+
+class Probe(Message):
+    """The initiator's first frame on a data connection that joined as a probe; its body, of up to PROBE_SIZE bytes,
+    comes back in another one."""
+
+    kind = 11
 
 
 class Bye(Message):
@@ -395,6 +408,21 @@ class IndexRequest(Message):
     chunks: bool = False
 
 
+class Segment(Message, array_like=True):
+    """Some leaves of a file, ascending, on a data connection. The body makes them of the baseline (`hde.standalone`).
+
+    Only to peers with the feature `segment`, and of files that a baseline was offered for.
+    """
+
+    kind = 30
+    file: Index
+    leaves: Annotated[list[Run], Meta(min_length=1, max_length=MAX_SEGMENT_LEAVES)]
+    size: Index
+    """Bytes of the leaves together."""
+    digests: Annotated[bytes, Meta(min_length=16, max_length=32 * MAX_SEGMENT_LEAVES)]
+    """Of each leaf, end to end."""
+
+
 # -- receiver to sender ------------------------------------------------------------------------------------------------
 
 
@@ -482,11 +510,11 @@ MESSAGES: dict[int, type[Message]] = {
     cls.kind: cls
     for cls in (
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
-        *(Error, Ping, Pong, Bye),
+        *(Error, Ping, Pong, Bye, Probe),
         *(List, Listing, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
-        *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest),
+        *(Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
         *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished),
     )
 }

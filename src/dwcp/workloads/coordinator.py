@@ -107,12 +107,17 @@ class Workloads:
         self._executor = ThreadPoolExecutor(MAX_JOBS, thread_name_prefix="dwcp-job")
         self._wake.set()
 
-    async def run(self) -> None:
-        """Looks and acts until it is cancelled. Raises StateError where the database cannot be used."""
+    async def run(self, alive: Callable[[float], None] = lambda _: None) -> None:
+        """Looks and acts until it is cancelled; `alive` is told in how many seconds it will be told again.
+
+        Raises StateError where the database cannot be used.
+        """
         while True:
             self._wake.clear()
+            alive(0.0)
             pause = await self._look()
             self.looked_at = time.monotonic()
+            alive(pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
 
