@@ -7,6 +7,7 @@ KEEP ?=
 LAB ?= .lab
 SOAK_SEED ?=
 SOAK_FAULTS ?= 200
+SOAK_KILLS ?= 100
 SOAK_FUZZ ?= 120
 
 .PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
@@ -32,11 +33,13 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_FUZZ)
+soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_KILLS, SOAK_FUZZ)
 	scripts/install-test-tools.sh
 	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.many
 	$(BIN)/python -m tests.soak.outage
+	unshare --mount $(BIN)/python -m tests.soak.power --cuts $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync

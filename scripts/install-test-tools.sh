@@ -4,7 +4,7 @@
 # with `deltas` what bench-delta does.
 set -euo pipefail
 
-declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps)
+declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps [mkfs.xfs]=xfsprogs)
 package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-exporter)
 package+=([debootstrap]=debootstrap)
 package+=([go]=golang-go [protoc]=protobuf-compiler)

@@ -1,7 +1,7 @@
 """The dashboard, made with Grafana's SDK: `make dashboard` writes dwcp-manager.json, which Grafana imports.
 
-A row for each question of an operator, in the order in which they are asked: does it work, what does it move, what goes
-wrong, what does it take. A panel has one line for each node, or for each thing of a node.
+A row for each question of an operator, in the order in which they are asked: does it work, what does it move, what is
+kept elsewhere, what goes wrong, what does it take. A panel has one line for each node, or for each thing of a node.
 """
 
 from __future__ import annotations
@@ -200,6 +200,61 @@ def what_does_it_move(board: dashboard.Dashboard) -> dashboard.Dashboard:
     )
 
 
+def what_is_kept_elsewhere(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    return (
+        board.with_row(dashboard.Row("What is kept elsewhere"))
+        .with_panel(
+            lines(
+                "Age of workloads",
+                "Of the newest complete state at each target; and from which on it is too old (max_age).",
+                "s",
+                (f"dwcp_workload_age_seconds{{{NODES}}}", "{{workload}} at {{target}}"),
+                (f"dwcp_workload_max_age_seconds{{{NODES}}}", "{{workload}} at the most"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Jobs",
+                "That wait, run, or were given up.",
+                "none",
+                (f"dwcp_jobs{{{NODES}}}", "{{instance}} {{state}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Jobs that ended",
+                "In five minutes.",
+                "none",
+                (f"increase(dwcp_jobs_ended_total{{{NODES}}}[5m])", "{{instance}} {{state}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Paused workloads",
+                "1 where a workload does not run by itself.",
+                "none",
+                (f"dwcp_workload_paused{{{NODES}}}", "{{instance}} {{workload}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Newest check of stored versions",
+                "When each target's versions were last read again and compared.",
+                "dateTimeAsIso",
+                (f"dwcp_workload_verified_timestamp_seconds{{{NODES}}} * 1000", "{{workload}} at {{target}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Damaged stored files",
+                "That the newest check could not mend.",
+                "none",
+                (f"dwcp_workload_damaged_files{{{NODES}}}", "{{workload}} at {{target}}"),
+            )
+        )
+    )
+
+
 def what_goes_wrong(board: dashboard.Dashboard) -> dashboard.Dashboard:
     return (
         board.with_row(dashboard.Row("What goes wrong"))
@@ -340,7 +395,7 @@ def generate() -> str:
             .include_all(True)
         )
     )
-    for row in (does_it_work, what_does_it_move, what_goes_wrong, what_does_it_take):
+    for row in (does_it_work, what_does_it_move, what_is_kept_elsewhere, what_goes_wrong, what_does_it_take):
         board = row(board)
     built = board.build()
     for number, panel in enumerate(built.panels or [], start=1):

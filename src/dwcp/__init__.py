@@ -9,9 +9,10 @@
         ...
 
 The map of the package: `errors`, `units` and `config` may be known by all. The core decides, without sockets, files or
-clocks: `wire` (protocol), `tuning` (streams), `hde` (delta encoding), `supervise` (health, recovery, breakers). The
-shell acts: `links` (TCP, TLS), `store` (identity, journals), `files` (trees), `transfer` (one transfer, both roles),
-`manager` (the coordinator), `metrics`, `api`, `cli`, and `testing` (a lab of local nodes).
+clocks: `wire` (protocol), `tuning` (streams), `hde` (delta encoding), `supervise` (health, recovery, breakers),
+`policy` (schedules, jobs, retention). The shell acts: `links` (TCP, TLS), `store` (identity, journals, jobs), `files`
+(trees), `versions` (of paths), `transfer` (one transfer, both roles), `workloads` (what is declared), `manager` (the
+coordinator), `metrics`, `api`, `cli`, and `testing` (a lab of local nodes).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dwcp.manager.manager import Manager
     from dwcp.transfer.board import TransferStatus
     from dwcp.transfer.client import Peer, RemoteEntry, connect, fingerprint
+    from dwcp.transfer.remote_versions import CheckedVersions, KeptVersion, RemoteVersion
     from dwcp.transfer.result import TransferResult
     from dwcp.wire.tree import Change, TreeOptions
 
@@ -34,6 +36,9 @@ _LATE = {
     "Manager": "dwcp.manager.manager",
     "Peer": "dwcp.transfer.client",
     "RemoteEntry": "dwcp.transfer.client",
+    "CheckedVersions": "dwcp.transfer.remote_versions",
+    "KeptVersion": "dwcp.transfer.remote_versions",
+    "RemoteVersion": "dwcp.transfer.remote_versions",
     "TransferResult": "dwcp.transfer.result",
     "TransferStatus": "dwcp.transfer.board",
     "TreeOptions": "dwcp.wire.tree",
@@ -45,11 +50,14 @@ _LATE = {
 
 __all__ = [
     "Change",
+    "CheckedVersions",
     "Config",
     "DwcpError",
+    "KeptVersion",
     "Manager",
     "Peer",
     "RemoteEntry",
+    "RemoteVersion",
     "TransferResult",
     "TransferStatus",
     "TreeOptions",

@@ -15,6 +15,7 @@ _NUMBER = r"(\d{1,18}(?:\.\d+)?)"
 _DURATION_PART = re.compile(_NUMBER + r"(ns|us|µs|ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(_NUMBER + r"\s*([KMGTP]i?)?B?", re.IGNORECASE | re.ASCII)
 _RATE = re.compile(_NUMBER + r"\s*([KMGT]i?)?(bit/s|bps|B/s)", re.IGNORECASE | re.ASCII)
+_KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_MINUTES = 24 * 60
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
@@ -68,6 +69,35 @@ def parse_minute(text: str) -> int:
     if minute > _DAY_MINUTES or int(minutes) > 59:
         raise ValueError(f"{text!r} is no time of day; write for example 08:30")
     return minute
+
+
+def parse_keep(text: str) -> dict[str, int]:
+    """Versions to keep by rule, in `last 5, daily 7, weekly 4`; `all` is no rule. Raises ValueError."""
+    if text.strip() == "all":
+        return {}
+    rules: dict[str, int] = {}
+    for part in text.split(","):
+        rule, _, count = part.strip().partition(" ")
+        count = count.strip()
+        if rule not in _KEEP_RULES or rule in rules or not (count.isascii() and count.isdecimal()) or len(count) > 5:
+            raise ValueError(
+                f"{part.strip()!r} is no rule of what to keep; write all, or some of "
+                f"{', '.join(f'{name} N' for name in _KEEP_RULES)}"
+            )
+        rules[rule] = int(count)
+    if not any(rules.values()):
+        raise ValueError(f"{text!r} keeps nothing; keep at least one version")
+    return rules
+
+
+def parse_percent(text: str) -> float | None:
+    """The share, 0 to 1, in `25%`; None for what has no percent sign. Raises ValueError."""
+    if not text.strip().endswith("%"):
+        return None
+    number = text.strip()[:-1].strip()
+    if not re.fullmatch(r"\d{1,3}(?:\.\d+)?", number, re.ASCII) or not 0 < float(number) <= 100:
+        raise ValueError(f"{text!r} is no share; write a percentage from 1% to 100%")
+    return float(number) / 100
 
 
 def _prefix(text: str | None) -> int:

@@ -96,6 +96,8 @@ def watching(directory: Path) -> Iterator[Watched]:
     settings = {
         "health": {"interval": "200ms", "metrics_interval": "200ms"},
         "circuit_breaker": {"failure_threshold": 2, "timeout": "500ms", "max_timeout": "500ms"},
+        # declared, and never run: it has all metrics of a workload
+        "workloads": {"db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h"}},
     }
     exporter, prometheus = (f"127.0.0.1:{port}" for port in free_ports(2))
     with ExitStack() as stack:

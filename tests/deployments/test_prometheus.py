@@ -34,7 +34,13 @@ RUNBOOK = {
     "DwcpRecoveryInProgress": ("P2", "0s"),  # Component recovery in progress
     "DwcpMetricsDelayed": ("P2", "0s"),  # Metrics collection delayed
 }
-OUR_OWN = {"DwcpComponentFailed": ("P1", "1m"), "DwcpHostMetricsMissing": ("P2", "5m")}
+OUR_OWN = {
+    "DwcpComponentFailed": ("P1", "1m"),
+    "DwcpWorkloadStale": ("P1", "1m"),
+    "DwcpJobsParked": ("P1", "1m"),
+    "DwcpStoredFilesDamaged": ("P1", "0s"),
+    "DwcpHostMetricsMissing": ("P2", "5m"),
+}
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (apt prometheus)")
 

@@ -341,11 +341,8 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    assert [row[0] for row in rows("## Versions and extensions", 2)] == [
-        *handshake.FEATURES,
-        handshake.RDMA,
-        handshake.PROBE,
-    ]
+    also = (handshake.RDMA, handshake.PROBE, handshake.VERSIONED, handshake.ORDERS)
+    assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
 
 def _below(cls: type[DwcpError]) -> list[type[DwcpError]]:

@@ -33,10 +33,16 @@ _HEADERS = {
 
 
 def create_app(
-    view: NodeView, registry: CollectorRegistry, http_metrics: HttpMetrics, feed: Feed, *, token: str | None
+    view: NodeView,
+    registry: CollectorRegistry,
+    http_metrics: HttpMetrics,
+    feed: Feed,
+    *,
+    token: str,
+    loopback: bool,
 ) -> Starlette:
-    """`token`: what a request has to carry that changes something or looks into the process; None on a loopback
-    listener, where no token is asked but the request must come from this machine's own name, not from another site's
+    """`token`: what a request has to carry that changes something or looks into the process. On a `loopback` listener
+    only those carry it that are `secret`; the others must come from this machine's own name, not from another site's
     page."""
 
     def route(path: str, endpoints: list[Endpoint]) -> Route:
@@ -46,7 +52,8 @@ def create_app(
         async def answer(request: Request) -> Response:
             endpoint = by_method["GET" if request.method == "HEAD" else request.method]
             with http_metrics.measure(endpoint.method, endpoint.path) as measured:
-                refusal = _refusal(request, token) if endpoint.guarded else None
+                wanted = token if endpoint.secret or not loopback else None
+                refusal = _refusal(request, wanted, loopback=loopback) if endpoint.guarded else None
                 response = refusal or await _handled(lambda: endpoint.handler(view, request))
                 measured.status = response.status_code
             response.headers.update(_HEADERS)
@@ -113,7 +120,7 @@ async def _handled(call: Callable[[], Awaitable[Response]]) -> Response:
         return Json({"code": error.code, "message": str(error)}, 409)
 
 
-def _refusal(request: Request, token: str | None) -> Response | None:
+def _refusal(request: Request, token: str | None, *, loopback: bool) -> Response | None:
     """Why this request may not change anything or look into the process; None when it may."""
     origin = request.headers.get("origin")
     host = request.headers.get("host", "")
@@ -121,11 +128,12 @@ def _refusal(request: Request, token: str | None) -> Response | None:
         origin is not None and origin.split("://")[-1] != host
     ):
         return Json({"code": "refused", "message": "requests from other sites' pages may not do this"}, 403)
-    if token is None:
+    if loopback:
         name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
         if name != "localhost" and not is_loopback(name):
             # a name that was made to point here (DNS rebinding) is not ours
             return Json({"code": "refused", "message": f"this listener is for localhost, not for {name!r}"}, 403)
+    if token is None:
         return None
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):

@@ -38,6 +38,8 @@ class Endpoint:
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"
+    secret: bool = False
+    """It needs the token on loopback too."""
 
     @property
     def changes_state(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, fields
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug, forecasts, watching
+from dwcp.api import debug, forecasts, watching, workloads
 from dwcp.api.endpoint import Endpoint, Json
 from dwcp.api.endpoint import obj as _obj
 from dwcp.errors import UsageError
@@ -276,6 +277,7 @@ ENDPOINTS = (
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
     *forecasts.ENDPOINTS,
     *watching.ENDPOINTS,
+    *workloads.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 
@@ -303,7 +305,7 @@ def openapi(package_version: str) -> dict[str, Any]:
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    usual = {} if 202 in endpoint.statuses else {200: "done"}
+    usual = {} if {201, 202} & endpoint.statuses.keys() else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
         problem = status in (400, 401, 403, 404, 409)
@@ -315,8 +317,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
         for name, text in endpoint.query.items()
     ]
-    if "{id}" in endpoint.path:
-        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+    for name in re.findall(r"\{(\w+)\}", endpoint.path):
+        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
     if endpoint.guarded:

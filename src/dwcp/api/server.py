@@ -78,7 +78,8 @@ class HttpServer:
             self._registry,
             self._metrics,
             self._feed,
-            token=None if is_loopback(str(host)) else self._token,
+            token=self._token,
+            loopback=is_loopback(str(host)),
         )
         config = uvicorn.Config(
             app,

@@ -14,6 +14,8 @@ from dwcp.errors import DwcpError, Interrupted, StorageError
 _COMMANDS = {
     "send": "dwcp.cli.transfer:send",
     "get": "dwcp.cli.transfer:get",
+    "workload": "dwcp.cli.workload:workload",
+    "jobs": "dwcp.cli.jobs:jobs",
     "ls": "dwcp.cli.peers:ls",
     "ping": "dwcp.cli.peers:ping",
     "id": "dwcp.cli.peers:show_id",
@@ -34,6 +36,8 @@ _COMMANDS = {
 _SUMMARIES = {
     "send": "Make a path at a peer what a local file, tree or stream is.",
     "get": "Make a local path what a file or tree at a peer is.",
+    "workload": "Keep something at other sites by itself; versions, restore.",
+    "jobs": "See and steer what the manager has to send.",
     "ls": "List a peer's exports, or a directory in one.",
     "ping": "Measure the round trip to a peer.",
     "id": "Show this node's fingerprint, by which peers know it.",
@@ -42,7 +46,7 @@ _SUMMARIES = {
     "top": "Watch the local manager, live, and act on what it does.",
     "doctor": "Say what is in the way of this node, and how to mend it.",
     "bench": "Measure two nodes on this machine, beside what is expected.",
-    "breaker": "Show the circuit breakers of the local manager; close one, or all.",
+    "breaker": "Show circuit breakers of the local manager; close one, or all.",
     "forecast": "Show what the link to a peer carried, and what it will.",
     "limit": "Set how fast this node may send, from now on.",
     "delta": "Make and apply deltas of files, against what both ends have.",

@@ -11,9 +11,10 @@ import click
 
 from dwcp.cli.failure import fail
 from dwcp.cli.options import configured, load, split_remote
+from dwcp.cli.order import order
 from dwcp.cli.progress import Reporter, make_reporter
 from dwcp.cli.running import run
-from dwcp.cli.tree_options import TreeCommand, deletes, names_in, read, tree_options
+from dwcp.cli.tree_options import TreeCommand, deletes, is_usual, names_in, read, tree_options
 from dwcp.config import Config
 from dwcp.errors import DwcpError, PartialError, StorageError, UsageError
 from dwcp.transfer.ahead import worth_beginning
@@ -50,8 +51,21 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("target", metavar="PEER:EXPORT/PATH")
 @click.option("--files-from", metavar="FILE", help="Send only the names in a file; a directory without its content.")
 @click.option("-0", "--from0", is_flag=True, help="Names in --files-from end with zero bytes, not with lines.")
+@click.option(
+    "--from",
+    "sender",
+    metavar="PEER",
+    help="Let this peer send it: SRC is EXPORT/PATH there, and the target's PEER one that it knows.",
+)
 @_common
-def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str, ...], **options: Any) -> None:
+def send(
+    source: str,
+    target: str,
+    sender: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Make PATH below a peer's EXPORT what SRC is: a file, a directory with all below it, or - for standard input.
 
     PATH names the result. Without one, or with a slash at its end, SRC's own name is put inside (- needs a name).
@@ -62,12 +76,21 @@ def send(source: str, target: str, files: tuple[Path, ...], overrides: tuple[str
       dwcp send /srv/images node2:inbox            becomes inbox/images
       dwcp send disk.img node2:inbox/vm7.img       becomes inbox/vm7.img
       pg_dump db | dwcp send - node2:inbox/db.sql
+      dwcp send --from node2 inbox/vm7.img node3:inbox/vm7.img
     """
     peer, path = split_remote(target)
     tree, delete = read(options), deletes(options)
     names = names_in(options["files_from"], zeros=options["from0"])
     if names is not None and delete:
         raise UsageError("--files-from says what is sent, not all that there is: nothing can be deleted by it")
+    if sender is not None:
+        if names is not None or not is_usual(tree):
+            raise UsageError("--from takes --delete and --hash; of the other options the sending peer learns nothing")
+        hash_, quiet, as_json = options["checksum"], options["quiet"], options["as_json"]
+        order(
+            load(files, overrides), sender, source, target, as_json=as_json, quiet=quiet, delete=delete, checksum=hash_
+        )
+        return
     what: str | BinaryIO = _standard_input() if source == "-" else source
 
     async def act(connected: Peer, reporter: Reporter) -> TransferResult:

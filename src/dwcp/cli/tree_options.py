@@ -128,6 +128,11 @@ def read(options: dict[str, Any]) -> TreeOptions:
     )
 
 
+def is_usual(tree: TreeOptions) -> bool:
+    """Whether `read` was given nothing that a transfer would not do by itself."""
+    return tree == TreeOptions(ignore_files=True, backup_suffix=_BACKUP_SUFFIX.encode())
+
+
 def deletes(options: dict[str, Any]) -> bool:
     """Whether any of the options asks for deletions. Raises UsageError."""
     if options["delete_before"] and options["delete_after"]:

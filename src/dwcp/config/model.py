@@ -24,6 +24,7 @@ from dwcp.config.fields import (
     size,
     string,
 )
+from dwcp.config.workloads import JobsSection, WorkloadSection
 from dwcp.units import parse_days, parse_minute
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -333,6 +334,7 @@ class PeerSection(Section):
         description="Its identity; `dwcp id` there shows it. ca: whoever has a certificate for its name (ca_file).",
         json_schema_extra={"allowed": f"sha256: and 64 hexadecimal digits, or {BY_AUTHORITY}"},
     )
+    may_order: bool = flag(False, "It may have this node send what is in its exports to other peers.")
 
 
 class Export(Section):
@@ -473,6 +475,10 @@ class Config(Section):
         default_factory=dict, description="Other nodes, by name."
     )
     storage: Storage = Field(default_factory=Storage)
+    workloads: dict[Annotated[str, Field(pattern=NODE_NAME)], WorkloadSection] = Field(
+        default_factory=dict, description="What is kept at other sites by itself, by name."
+    )
+    jobs: JobsSection = Field(default_factory=JobsSection)
     transport: Transport = Field(default_factory=Transport)
     compression: Compression = Field(default_factory=Compression)
     health: HealthSection = Field(default_factory=HealthSection)

@@ -61,6 +61,8 @@ def summary(config: Config) -> list[str]:
             f"{format_duration(p.prediction_horizon)}, probes of idle ones send at most "
             f"{format_size(p.probe_budget)} an hour"
         )
+    if config.workloads:
+        lines.append(f"workloads: {', '.join(config.workloads)}")
     if not config.enabled:
         lines.append("enabled is false: nothing will be transferred")
     if t.enable_rdma:

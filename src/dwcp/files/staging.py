@@ -2,6 +2,7 @@
 
     KEY.part      content of a large file, at its places
     KEY.journal   which leaves of it are there (`store.journal`); locked (flock(2)) by the transfer that writes it
+    versions/     complete earlier states of paths (`dwcp.versions`)
     t-*           a small file, symlink or hardlink on its way to its name; worthless once its transfer is gone
 
 The key is made from what the file is to become, so that the same transfer finds its part again, whoever was killed.
@@ -13,6 +14,7 @@ import ctypes
 import fcntl
 import itertools
 import os
+import stat
 import time
 import uuid
 from dataclasses import dataclass
@@ -127,9 +129,7 @@ class Staging:
 
     def sync(self) -> None:
         """Everything written to this file system is on its disk when this returns (syncfs(2))."""
-        if _libc.syncfs(self.fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        sync_file_system(self.fd)
 
     def sync_file(self, name: bytes) -> None:
         """The same for one small file."""
@@ -171,6 +171,13 @@ class NoStaging(Staging):
         pass
 
 
+def sync_file_system(fd: int) -> None:
+    """Of an open file or directory: all of it is on its disk when this returns (syncfs(2)). Raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def part_key(target: bytes, size: int, mtime_ns: int, checksum: str) -> str:
     """32 hexadecimal digits that name the part of this version of this file."""
     return xxhash.xxh3_128_hexdigest(b"\0".join([target, b"%d" % size, b"%d" % mtime_ns, checksum.encode()]))
@@ -204,7 +211,9 @@ def _names(directory: int) -> list[str]:
 
 def _is_stale(name: str, directory: int, limit: float) -> bool:
     try:
-        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime > limit:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        # a directory holds versions (`dwcp.versions`), which have rules of their own
+        if status.st_mtime > limit or stat.S_ISDIR(status.st_mode):
             return False
         journal = name.removesuffix(".part") + ".journal" if name.endswith(".part") else name
         if not journal.endswith(".journal"):

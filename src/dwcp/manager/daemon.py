@@ -18,6 +18,7 @@ from dwcp.config import Config, default_files, dump_config, load_config, parse_o
 from dwcp.errors import ConfigError, DwcpError
 from dwcp.manager.sdnotify import Notifier
 from dwcp.store.peers import CONFIGURATION, origins, with_added
+from dwcp.store.workloads import with_workloads
 
 if TYPE_CHECKING:
     from dwcp.manager.manager import Manager
@@ -59,7 +60,7 @@ def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, pr
         return load_config(chosen, os.environ, parse_overrides(overrides))
 
     def load() -> Config:
-        return with_added(load_files())
+        return with_workloads(with_added(load_files()))
 
     try:
         config = load()

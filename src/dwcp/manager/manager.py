@@ -15,6 +15,7 @@ import structlog
 from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
 from dwcp.config.model import Transport
+from dwcp.config.workloads import WorkloadSection
 from dwcp.errors import ConfigError, NotFoundError, StateError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
@@ -27,6 +28,7 @@ from dwcp.manager.peers import PeersComponent
 from dwcp.manager.prediction import PredictionComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
+from dwcp.manager.workloads import WorkloadsComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import SendingLimit
@@ -39,6 +41,7 @@ from dwcp.store.identity import load_or_create
 from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
 from dwcp.store.shared_rate import parse_limit, read_limit, write_limit
+from dwcp.store.workloads import add_workload, remove_workload
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth, node_health
 from dwcp.supervise.memory import MemoryStatus
@@ -48,6 +51,8 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
+from dwcp.workloads.coordinator import Workloads
+from dwcp.workloads.ordering import OrderDesk
 
 RESTART_WITH = {"peers": ("transport",)}
 """Who is restarted with whom: they say at once whether the paths that the transport opens anew carry something. The
@@ -104,6 +109,13 @@ class Manager:
             self._peers = PeersComponent(
                 self._server.node, lambda: self._config, self._recorder.note, lambda: self._look_soon("peers")
             )
+            self.workloads = Workloads(
+                lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
+            )
+            if config.enabled:
+                self._server.node.orders = OrderDesk(
+                    lambda: self._config, self.workloads.add_job, self.workloads.get_job
+                )
             self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._prediction = PredictionComponent(self._server, lambda: self._config, self._peers.latency)
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
@@ -145,6 +157,7 @@ class Manager:
                 TransportComponent(self._server, lambda: self._ending): ("state", "compression"),
                 self._peers: ("transport",),
                 PruningComponent(lambda: self._config): ("state",),
+                WorkloadsComponent(self.workloads): ("state", "transport"),
             }
             if self._config.prediction.enabled:
                 components[self._prediction] = ("transport",)
@@ -199,6 +212,7 @@ class Manager:
         self._server.apply(self._config)
         if self._runner is not None:
             self._runner.apply(self._config)
+            self.workloads.look_again()
         return applied, waiting
 
     def refused(self, error: ConfigError) -> None:
@@ -265,6 +279,22 @@ class Manager:
             self._peers.reset(name)
             self._recorder.note("breaker", "reset", peer=name)
             log.info("circuit breaker was reset", peer=name)
+
+    def _closed_peers(self) -> set[str]:
+        return {name for name, breaker in self._peers.breakers().items() if breaker.state == "open"}
+
+    async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        await asyncio.to_thread(add_workload, self._config, name, workload)
+        self._recorder.note("workload", "add", name=name, source=workload.source)
+        self._with_workloads({**self._config.workloads, name: workload})
+
+    async def remove_workload(self, name: str) -> None:
+        await asyncio.to_thread(remove_workload, self._config, name)
+        self._recorder.note("workload", "remove", name=name)
+        self._with_workloads({key: value for key, value in self._config.workloads.items() if key != name})
+
+    def _with_workloads(self, workloads: dict[str, WorkloadSection]) -> None:
+        self.reload(self._config.model_copy(update={"workloads": workloads}))
 
     def recoveries(self) -> Mapping[str, RecoveryCounts]:
         return self._runner.recoveries() if self._runner is not None else {}

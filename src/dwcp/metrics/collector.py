@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dwcp.metrics import workloads
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
@@ -45,6 +47,7 @@ class NodeCollector(Collector):
         yield from self._transport()
         yield from self._transfers()
         yield from self._links()
+        yield from workloads.collect(self._view.config, self._view.workloads.status, time.time())
 
     def _links(self) -> Iterator[Metric]:
         rate = GaugeMetricFamily(

@@ -9,20 +9,27 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from dwcp.config import Config
+from dwcp.config.workloads import WorkloadSection
+from dwcp.errors import NotFoundError
 from dwcp.forecast.forecaster import Forecast, Score
 from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import SendingLimit
+from dwcp.policy.queueing import JobState
 from dwcp.prediction.predictor import LinkView
+from dwcp.store.job import Known
 from dwcp.store.links import Sample
+from dwcp.store.recorder import untold
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import ComponentHealth, NodeHealth, Status, node_health
 from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board, Role, TransferStatus
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.node import Node
 from dwcp.transfer.pool import PoolStatus
+from dwcp.workloads.coordinator import Workloads, WorkloadStatus
 
 _HEAD = """# Metrics
 
@@ -34,13 +41,39 @@ usual `process_*` and `python_*`.
 """
 
 
+class _ExampleWorkloads(Workloads):
+    """One that was just declared."""
+
+    @property
+    def status(self) -> WorkloadStatus:
+        return WorkloadStatus({"db": Known("db", 0.0, 0.0, 0.0, paused=False)}, [], ended={JobState.DONE: 0})
+
+
 class _Example:
     """A node with one of everything, so that every metric shows its labels."""
 
-    config = Config.model_validate({"storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")}})
+    config = Config.model_validate(
+        {
+            "storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")},
+            "workloads": {"db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h"}},
+        }
+    )
     board = Board()
     fingerprint = ""
     addresses: Mapping[str, str] = {}
+
+    @property
+    def workloads(self) -> Workloads:
+        return _ExampleWorkloads(lambda: self.config, self._no_node, tuple, untold)
+
+    def _no_node(self) -> Node:
+        raise NotFoundError("an example has no node")
+
+    async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        """Nothing is added."""
+
+    async def remove_workload(self, name: str) -> None:
+        """Nothing is removed."""
 
     def health(self) -> NodeHealth:
         component = ComponentHealth("transport", Status.HEALTHY, "", 0.0, 0.0, recovering=False, failed=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dwcp.config import Config
+from dwcp.config.workloads import WorkloadSection
 from dwcp.prediction.predictor import LinkView
 from dwcp.store.links import Sample
 from dwcp.supervise.breaker import BreakerStatus
@@ -16,6 +17,7 @@ from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
+from dwcp.workloads.coordinator import Workloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,19 @@ class NodeView(Protocol):
     @property
     def addresses(self) -> Mapping[str, str]:
         """Bound HOST:PORT of transport, http and https, as far as they listen."""
+        ...
+
+    @property
+    def workloads(self) -> Workloads:
+        """Its `status` is cheap; its requests are awaited."""
+        ...
+
+    async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        """Remembers it in the state directory. Raises UsageError when the name is taken, StateError."""
+        ...
+
+    async def remove_workload(self, name: str) -> None:
+        """Raises NotFoundError, UsageError for one of the configuration, StateError."""
         ...
 
     def health(self) -> NodeHealth: ...

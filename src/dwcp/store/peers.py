@@ -7,19 +7,13 @@ fingerprint from here.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from dwcp.config import Config, load_config
+from dwcp.config import Config
 from dwcp.config.load import as_written
 from dwcp.config.model import BY_AUTHORITY, PeerSection
-from dwcp.config.yaml_reader import read
-from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
-from dwcp.store import durable
+from dwcp.errors import NotFoundError, UsageError
+from dwcp.store import added
 
 FILE = "peers.yaml"
 CONFIGURATION = "configuration"
@@ -51,7 +45,7 @@ def add_peer(config: Config, name: str, peer: PeerSection) -> bool:
         raise UsageError(f"peer {name!r} is in the configuration, which goes before; change it there")
     if peer.fingerprint == BY_AUTHORITY and not config.security.ca_file:
         raise UsageError(f"fingerprint {BY_AUTHORITY!r} needs security.ca_file, which is not set")
-    with _locked(file.parent):
+    with added.locked(file.parent):
         peers = added_peers(file)
         if peers.get(name) == peer:
             return False
@@ -70,7 +64,7 @@ def add_peer(config: Config, name: str, peer: PeerSection) -> bool:
 def remove_peer(config: Config, name: str) -> None:
     """Raises NotFoundError, UsageError for a peer of the configuration, ConfigError or StateError."""
     file = _file(config)
-    with _locked(file.parent):
+    with added.locked(file.parent):
         peers = added_peers(file)
         if name in peers:
             del peers[name]
@@ -83,36 +77,14 @@ def remove_peer(config: Config, name: str) -> None:
 
 def added_peers(file: Path) -> dict[str, PeerSection]:
     """By name; empty where there is no file. Raises ConfigError with the place of each problem."""
-    if not os.path.lexists(file):
-        return {}
-    document = read(file)
-    other = [key for key in document.values if key != "peers"]
-    if other:
-        line, column = document.places[(other[0],)]
-        raise ConfigError([f"{file}:{line}:{column}: {other[0]}: only peers belong into this file"])
     # whether there is an authority is for the configuration to say, not for this file
-    return dict(load_config([file], overrides={"security.ca_file": "/"}).peers)
+    return added.read(file, "peers", {"security.ca_file": "/"}).peers
 
 
 def _file(config: Config) -> Path:
     return Path(config.storage.state_dir) / FILE
 
 
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One command at a time changes the file: flock(2) on its directory, which replacing the file does not lose."""
-    try:
-        with durable.locked(directory):
-            yield
-    except OSError as error:
-        raise StateError(f"cannot use the state directory {directory}: {error.strerror}") from error
-
-
 def _write(file: Path, peers: dict[str, PeerSection]) -> None:
-    """Whole or not at all, also after a power cut."""
     written = {name: {key: value for key, value in as_written(peer).items() if value} for name, peer in peers.items()}
-    text = _HEADER + yaml.safe_dump({"peers": written}, sort_keys=False, allow_unicode=True)
-    try:
-        durable.write(file, text.encode())
-    except OSError as error:
-        raise StateError(f"cannot write {file}: {error.strerror}; run as the user that owns it") from error
+    added.write(file, _HEADER, "peers", written)

@@ -36,6 +36,8 @@ KINDS = {
     "peer": ("add", "remove"),
     "limit": ("set",),
     "transfer": ("begin", "end"),
+    "job": ("add", "begin", "done", "cancelled", "parked"),
+    "workload": ("add", "remove", "pause", "resume"),
     "snapshot": ("begin", "end", "failed"),
     "restore": ("begin", "end"),
     "upgrade": ("begin", "end"),

@@ -34,8 +34,10 @@ from dwcp.store.records import DamagedError, seal, unseal_all
 DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
-    {"logs", "snapshots", "baselines", "senders", "links", "lock", "breakers", "run.json", "health-probe"}
-    | {"restore", "restore.unfinished"}
+    {
+        *("logs", "snapshots", "baselines", "jobs", "links", "senders"),
+        *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
+    }
 )
 """Names in the state directory that are records, copies, or of the running process alone; everything else is state, so
 that what a newer version adds is kept too."""

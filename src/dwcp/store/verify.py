@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from dwcp.errors import DwcpError
-from dwcp.store import identity, layout, path_memory, peers, restore, shared_rate, snapshots, txlog
+from dwcp.store import identity, layout, path_memory, peers, restore, shared_rate, snapshots, txlog, workloads
 from dwcp.store.records import Record
 from dwcp.wire.authority import UNREADABLE
 
@@ -96,8 +96,16 @@ def _identity(state_dir: Path) -> Iterator[Finding | None]:
 
 
 def _peers(state_dir: Path) -> Iterator[Finding | None]:
+    return _entries(lambda: peers.added_peers(state_dir / peers.FILE))
+
+
+def _workloads(state_dir: Path) -> Iterator[Finding | None]:
+    return _entries(lambda: workloads.added_workloads(state_dir / workloads.FILE))
+
+
+def _entries(read: Callable[[], Mapping[str, object]]) -> Iterator[Finding | None]:
     try:
-        for _ in peers.added_peers(state_dir / peers.FILE):
+        for _ in read():
             yield None
     except DwcpError as error:
         for line in str(error).splitlines():
@@ -165,6 +173,7 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Finding | None]]] = {
     "version": _version,
     "identity": _identity,
     "peers": _peers,
+    "workloads": _workloads,
     "limit": _limit,
     "paths": _paths,
     "run file": _run_file,

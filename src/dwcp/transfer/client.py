@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 from msgspec.structs import replace
 
 from dwcp.config import Config, default_files, load_config
-from dwcp.errors import DwcpError, NotFoundError, ProtocolError, UnreachableError, UsageError, from_code
+from dwcp.errors import (
+    DwcpError,
+    NotFoundError,
+    ProtocolError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+    from_code,
+)
 from dwcp.files.root import Root
 from dwcp.store.open_breakers import open_breaker
 from dwcp.store.opening import open_state
@@ -34,12 +43,15 @@ from dwcp.wire.tree import Change, TreeOptions
 
 if TYPE_CHECKING:
     from dwcp.transfer.outbound import Order
+    from dwcp.transfer.remote_jobs import RemoteJob
+    from dwcp.transfer.remote_versions import CheckedVersions, KeptVersion, RemoteVersion
     from dwcp.transfer.source import Source
 
 _LATER = ("dwcp.transfer.outbound", "dwcp.transfer.source", "dwcp.transfer.download")
 """What a transfer needs beyond a session; a tenth of a second of loading, for which no peer should have to wait."""
-MAX_LISTED = 1_000_000
-"""Names of one directory that a peer may list: some 300 MB of memory here, which a directory of that size is worth."""
+MAX_ANSWERS = 1_000_000 // m.MAX_ENTRIES
+"""Frames in answer to one request: a million names of one directory, some 300 MB of memory here, which a directory of
+that size is worth."""
 
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
@@ -109,11 +121,32 @@ class Peer:
                 raise UsageError(f"a stream has no name of its own; write EXPORT/NAME instead of {target!r}")
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
-        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=order_source)
+        return await self._send(
+            order_source, remote, tree, on_change, delete=delete, checksum=checksum, on_progress=on_progress
+        )
+
+    async def send_source(
+        self, source: Source, target: str, *, delete: bool = False, checksum: Checksum = "xxh3"
+    ) -> TransferResult:
+        """As `send`, of a source that is open already and is closed at the end; `target` has a name of its own."""
+        return await self._send(source, _remote_path(target, None), delete=delete, checksum=checksum)
+
+    async def _send(
+        self,
+        source: Source,
+        remote: bytes,
+        tree: TreeOptions = USUAL,
+        on_change: OnChange | None = None,
+        *,
+        delete: bool,
+        checksum: Checksum,
+        on_progress: OnProgress | None = None,
+    ) -> TransferResult:
+        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=source)
         try:
             return await self._run(order, on_progress)
         finally:
-            order_source.close()
+            source.close()
 
     async def get(
         self,
@@ -152,6 +185,71 @@ class Peer:
         """Seconds of one round trip on the session."""
         return await asyncio.to_thread(self._ping)
 
+    async def order(
+        self, source: str, peer: str, target: str, *, delete: bool = False, checksum: Checksum = "xxh3"
+    ) -> RemoteJob:
+        """Has this peer send what `source` (EXPORT/PATH there) is to a peer that it knows as `peer`; returns when that
+        is queued there. Raises RefusedError where this node may not order (`peers.NAME.may_order`), NotFoundError."""
+        from dwcp.transfer.remote_jobs import place
+
+        request = partial(place, self, source, peer, target, delete=delete, checksum=checksum)
+        return await _cancellable(request, self._hang_up)
+
+    async def order_status(self, job: int) -> RemoteJob:
+        """How far it is. Raises NotFoundError for a job that this node has not ordered."""
+        from dwcp.transfer.remote_jobs import look
+
+        return await _cancellable(partial(look, self, job), self._hang_up)
+
+    async def keep_version(self, path: str, keep: str = "all") -> KeptVersion:
+        """Makes a version of what is at `path` (EXPORT/PATH) now, where it differs from the newest one, and removes
+        those that the rules do not keep (`last 5, daily 7`).
+
+        Raises RefusedError where another peer keeps versions of it, TemporaryError where it changes meanwhile,
+        NotFoundError, UsageError, StorageError.
+        """
+        from dwcp.transfer import remote_versions
+
+        return await _cancellable(partial(remote_versions.keep, self, path, keep), self._hang_up)
+
+    async def versions(self, path: str) -> list[RemoteVersion]:
+        """Of what is at `path`, oldest first. Raises NotFoundError, RefusedError, StorageError."""
+        from dwcp.transfer import remote_versions
+
+        return await _cancellable(partial(remote_versions.find, self, path), self._hang_up)
+
+    async def check_versions(self, path: str, rate: int | None = None) -> CheckedVersions:
+        """Reads all versions of `path` there again, compares, and mends what can be mended; `rate` in bytes per second.
+        Raises as `keep_version`."""
+        from dwcp.transfer import remote_versions
+
+        return await _cancellable(partial(remote_versions.check, self, path, rate), self._hang_up)
+
+    async def restore(
+        self,
+        path: str,
+        target: str | os.PathLike[str],
+        *,
+        version: str = "latest",
+        on_progress: OnProgress | None = None,
+    ) -> TransferResult:
+        """Makes the local `target`, which must not exist yet, what a version of `path` was. It has its name when all of
+        it is there and is what the version's manifest says; what was interrupted goes on where it was.
+
+        Raises IntegrityError where it is not, NotFoundError, UsageError, or as `get`.
+        """
+        from dwcp.transfer import remote_versions
+
+        chosen = await asyncio.to_thread(remote_versions.choose, self, path, version)
+        restoring = remote_versions.Restoring(Path(target), chosen.id)
+        remote, destination = _remote_path(path, None), restoring.destination
+        order = self._order(
+            remote, USUAL, None, delete=True, checksum="blake3", destination=destination, version=chosen.id
+        )
+        result = await self._run(order, on_progress)
+        await asyncio.to_thread(restoring.finish)
+        return result
+
     # -- blocking parts, in threads ------------------------------------------------------------------------------------
 
     def _order(
@@ -164,13 +262,24 @@ class Peer:
         checksum: Checksum,
         source: Source | None = None,
         destination: tuple[Path, tuple[bytes, ...]] | None = None,
+        version: str | None = None,
     ) -> Order:
         from dwcp.transfer.outbound import Order
 
         if on_change is not None:
             tree = replace(tree, itemize=True)
         return Order(
-            self.name, self.address, self.fingerprint, remote, delete, checksum, tree, on_change, source, destination
+            self.name,
+            self.address,
+            self.fingerprint,
+            remote,
+            delete,
+            checksum,
+            tree,
+            on_change,
+            source,
+            destination,
+            version,
         )
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
@@ -201,20 +310,36 @@ class Peer:
         return standby.take() if standby is not None else None
 
     def _list(self, path: bytes) -> list[RemoteEntry]:
-        entries: list[RemoteEntry] = []
+        return [
+            RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
+            for answer in self.request(m.List(path=path), m.Listing)
+            for e in answer.entries
+        ]
+
+    def request(self, request: m.Message, kind: type[M], feature: str = "") -> list[M]:
+        """The answers, of which each but the last has `more`. Blocks. `feature`: what the peer must be able to do.
+
+        Raises what the peer answers, UnreachableError, TimeoutExpired, ProtocolError, or RefusedError for a peer that
+        cannot do it.
+        """
+        answers: list[M] = []
         with self._request_lock:
             session = self._session()
-            session.channel.send(m.List(path=path))
+            if feature and feature not in session.features:
+                raise RefusedError(f"{self.name} cannot do this ({feature}); bring it to this node's version")
+            session.channel.send(request)
             while True:
-                answer = self._answer(session, m.Listing)
-                entries += [
-                    RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
-                    for e in answer.entries
-                ]
-                if not answer.more:
-                    return entries
-                if len(entries) > MAX_LISTED:
-                    raise ProtocolError(f"{self.name} lists more than {MAX_LISTED} names in one directory")
+                answers.append(self._answer(session, kind))
+                if not getattr(answers[-1], "more", False):
+                    return answers
+                if len(answers) > MAX_ANSWERS:
+                    raise ProtocolError(f"{self.name} answers without end")
+
+    def _hang_up(self) -> None:
+        """Ends a request that is under way."""
+        standby = self._standby
+        if standby is not None:
+            standby.session.channel.link.shutdown()
 
     def _ping(self) -> float:
         with self._request_lock:
@@ -259,9 +384,18 @@ async def connect(
     or ConfigError.
     """
     node = await asyncio.to_thread(_node, config)
-    address, fingerprint = node.address_of(peer)
+    # first, so that a peer that nobody knows is said to be unknown
+    node.address_of(peer)
     if not despite_breaker:
         _ask_breaker(node, peer)
+    async with connect_as(node, peer, ahead) as connected:
+        yield connected
+
+
+@asynccontextmanager
+async def connect_as(node: Node, peer: str, ahead: int = 0) -> AsyncIterator[Peer]:
+    """As `connect`, for a process that is a node already."""
+    address, fingerprint = node.address_of(peer)
     loading = asyncio.ensure_future(asyncio.to_thread(_load_what_comes_later))
     try:
         session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)

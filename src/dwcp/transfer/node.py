@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import math
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from dwcp.config import Config
 from dwcp.config.model import BY_AUTHORITY
@@ -28,11 +31,24 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import PROBE, RDMA, Claim, Introduction
+from dwcp.wire.handshake import ORDERS, PROBE, RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
 """Transfer buffers take a quarter of memory.limit: as much again goes to what codecs and deltas make of them, the rest
 is the interpreter, threads and tables."""
+
+
+class Orders(Protocol):
+    """What peers tell this node to send. Called in threads of sessions."""
+
+    def take(self, peer: str, order: Order) -> Ordered:
+        """Queues it. Raises RefusedError, NotFoundError, UsageError."""
+        ...
+
+    def look(self, peer: str, job: int) -> Ordered:
+        """Raises NotFoundError for a job that this peer has not ordered."""
+        ...
 
 
 class Node:
@@ -49,6 +65,8 @@ class Node:
         self.meter = Meter()
         self.tally = Tally()
         self.rdma = Rdma(lambda: self.config)
+        self.orders: Orders | None = None
+        """Where it sends what peers tell it to."""
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -63,6 +81,14 @@ class Node:
         limit = self.config.memory.limit // POOL_SHARE >> times
         self.pool.resize(limit)
         return limit
+
+    def slowed(self, ceiling: Callable[[int | None], int | None]) -> Node:
+        """This node for a transfer that may not take all of its rate: `ceiling` makes of the node's rate (bits per
+        second, None for no limit) what that one may send."""
+        slow = copy.copy(self)
+        shared = SharedRate(Path(self.config.storage.state_dir))
+        slow.pacer = Pacer(self.rate_now, shared, lambda: ceiling(self.rate_now()))
+        return slow
 
     def rate_now(self) -> int | None:
         """Bits per second that the node may send, None for no limit: what `dwcp limit` has set, else as configured."""
@@ -131,7 +157,8 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        also = (PROBE, RDMA) if self.rdma.usable() else (PROBE,)
+        offers = {PROBE: True, VERSIONED: True, ORDERS: self.orders is not None, RDMA: self.rdma.usable()}
+        also = tuple(name for name, offered in offers.items() if offered)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also
         )

@@ -66,6 +66,8 @@ class Order:
     source: Source | None = None
     destination: tuple[Path, Parts] | None = None
     """A directory, and the name below it."""
+    version: str | None = None
+    """To get a version instead of what is there now; see `m.Open`."""
 
     @property
     def direction(self) -> str:
@@ -260,6 +262,7 @@ class Outbound:
             delta=config.compression.enable_delta_encoding,
             leaf_log=leaf,
             tree=order.tree if "trees" in session.features else None,
+            version=order.version,
         )
         control.send(request)
         return 1 << leaf

@@ -20,9 +20,14 @@ log = structlog.get_logger()
 class Pacer:
     """Shares a rate evenly between the links that were added and those of other processes of the node."""
 
-    def __init__(self, rate: Callable[[], int | None], shared: SharedRate) -> None:
-        """`rate`: bits per second as of now, None for no limit."""
+    def __init__(
+        self, rate: Callable[[], int | None], shared: SharedRate, ceiling: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`rate`: bits per second that the node may send as of now, None for no limit; `ceiling`: that all links of
+        this one may send together."""
         self._rate_now = rate
+        self._ceiling_now = ceiling
+        self._ceiling = ceiling()
         self._shared = shared
         self._lock = threading.Lock()
         self._links: dict[Link, int | None] = {}
@@ -53,9 +58,9 @@ class Pacer:
     def refresh(self) -> None:
         """Takes over at once what has changed, for links in use too."""
         with self._lock:
-            before = self._rate
+            before = (self._rate, self._ceiling)
             self._look()
-            if self._rate is not None or before is not None:
+            if (self._rate, self._ceiling, *before) != (None, None, None, None):
                 for link in self._links:
                     self._apply(link)
 
@@ -79,6 +84,7 @@ class Pacer:
 
     def _look(self) -> None:
         self._rate = self._rate_now()
+        self._ceiling = self._ceiling_now()
         try:
             self._shared.announce(len(self._links))
             self._others = self._shared.others()
@@ -90,15 +96,16 @@ class Pacer:
                 log.warning("the sending rate is not shared with other processes of this node", reason=str(error))
 
     def _share(self) -> None:
-        if self._rate is not None:
+        if self._rate is not None or self._ceiling is not None:
             for link in self._links:
                 self._apply(link)
 
     def _apply(self, link: Link) -> None:
         try:
             share = None if self._rate is None else max(1, self._rate // (len(self._links) + self._others))
-            own = self._links[link]
-            link.set_pacing(min(share, own) if share is not None and own is not None else share or own)
+            most = None if self._ceiling is None else max(1, self._ceiling // len(self._links))
+            limits = [limit for limit in (share, most, self._links[link]) if limit is not None]
+            link.set_pacing(min(limits) if limits else None)
         except TemporaryError:
             # it broke just now: whoever uses it finds out and removes it
             return

@@ -17,6 +17,8 @@ from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
+from dwcp.transfer.kept import answer as answer_about_versions
+from dwcp.transfer.kept import open_version
 from dwcp.transfer.node import Node
 from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
@@ -144,6 +146,10 @@ class ServedSession:
                     return
                 case m.List():
                     self._answer(partial(self._list, message.path))
+                case m.Keep() | m.Versions() | m.Check():
+                    self._answer(partial(self._about_versions, message))
+                case m.Order() | m.OrderStatus():
+                    self._answer(partial(self._about_orders, message))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -158,6 +164,22 @@ class ServedSession:
             request()
         except DwcpError as error:
             self._channel.send(m.Error(code=error.code, message=str(error)))
+
+    def _about_versions(self, request: m.Keep | m.Versions | m.Check) -> None:
+        root, target = self._locate(request.path, write=not isinstance(request, m.Versions))
+        try:
+            answer_about_versions(request, root, target, self._channel, self.peer)
+        finally:
+            root.close()
+
+    def _about_orders(self, request: m.Order | m.OrderStatus) -> None:
+        orders = self._node.orders
+        if orders is None:
+            raise RefusedError(f"node {self._node.identity.node_name!r} takes no orders: no manager runs there")
+        if isinstance(request, m.Order):
+            self._channel.send(orders.take(self.peer, request))
+        else:
+            self._channel.send(orders.look(self.peer, request.job))
 
     # -- transfers -----------------------------------------------------------------------------------------------------
 
@@ -298,6 +320,8 @@ class ServedSession:
 
     def _sender(self, request: m.Open) -> Sender:
         root, target = self._locate(request.path, write=False)
+        if request.version is not None:
+            root, target = open_version(root, target, request.version), ()
         try:
             root.stat(target)
         except OSError as error:

@@ -39,6 +39,10 @@ RDMA = "rdma"
 """Of a node that takes data connections over RDMA now."""
 PROBE = "probe"
 """Of a node that answers probes on data connections."""
+VERSIONED = "versions"
+"""Of a node that keeps versions of what is at a path."""
+ORDERS = "orders"
+"""Of a node that sends to others what it is told to."""
 
 Sign = Callable[[bytes], bytes]
 

@@ -211,10 +211,114 @@ class Open(Message):
     """Binary logarithm of the least leaf size: small where a leaf would keep one of many slow streams busy for long."""
     tree: TreeOptions | None = None
     """Only to a peer with the feature `trees`."""
+    version: Name | None = None
+    """get: that version of the path, as the directory that holds it (its content in `tree`, and `manifest`)."""
 
 
 class Opened(Message):
     kind = 21
+
+
+class Keep(Message):
+    """Make a version of what is at the path now, and remove older ones that the rules do not keep."""
+
+    kind = 48
+    path: PathBytes
+    rules: Text
+    """As in `last 5, daily 7`; `all`."""
+
+
+class VersionEntry(Struct, array_like=True, frozen=True):
+    """`new_bytes`: not shared with the version before; `checked_at`: seconds since the epoch, 0 for never."""
+
+    id: Name
+    taken_at: Count
+    files: Count
+    bytes: Count
+    new_bytes: Count
+    checked_at: Count
+    damaged: Count
+
+
+class Kept(Message):
+    """Answer to KEEP. `fresh` is false where nothing has changed since that version."""
+
+    kind = 49
+    version: VersionEntry
+    fresh: bool
+    removed: Count
+
+
+class Versions(Message):
+    """Which versions of a path there are."""
+
+    kind = 50
+    path: PathBytes
+
+
+class VersionListing(Message):
+    """Answer to VERSIONS, oldest first, in as many frames as it takes; `more` is false in the last."""
+
+    kind = 51
+    versions: Annotated[list[VersionEntry], Meta(max_length=MAX_ENTRIES)]
+    more: bool = False
+
+
+class Check(Message):
+    """Read all versions of a path again, compare, mend."""
+
+    kind = 52
+    path: PathBytes
+    rate: Count = 0
+    """Bytes per second, at the most; 0 for no limit."""
+
+
+class Checked(Message):
+    """Answer to CHECK. `removed`: live files that have to come anew before their versions can be mended."""
+
+    kind = 53
+    files: Count
+    bytes: Count
+    healed: Count
+    damaged: Count
+    removed: Count
+    lines: Annotated[list[Text], Meta(max_length=64)] = []
+
+    def __post_init__(self) -> None:
+        self.lines = [printable(line, MAX_TEXT) for line in self.lines]
+
+
+class Order(Message):
+    """Send what is at a path of yours to a peer of yours, for me."""
+
+    kind = 54
+    source: PathBytes
+    peer: Name
+    target: PathBytes
+    delete: bool = False
+    checksum: Annotated[str, Meta(pattern="^(xxh3|blake3)$")] = "xxh3"
+
+
+class OrderStatus(Message):
+    """How far is the job?"""
+
+    kind = 55
+    job: Count
+
+
+class Ordered(Message):
+    """Answer to ORDER and ORDER_STATUS. `reason`: why the job waits or is parked."""
+
+    kind = 56
+    job: Count
+    state: Name
+    reason: Text = ""
+    files: Count = 0
+    bytes: Count = 0
+    wire_bytes: Count = 0
+
+    def __post_init__(self) -> None:
+        self.reason = printable(self.reason, MAX_TEXT)
 
 
 # -- sender to receiver ------------------------------------------------------------------------------------------------
@@ -424,6 +528,8 @@ MESSAGES: dict[int, type[Message]] = {
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
         *(Error, Ping, Pong, Bye, Probe),
         *(List, Listing, Open, Opened),
+        *(Keep, Kept, Versions, VersionListing, Check, Checked),
+        *(Order, OrderStatus, Ordered),
         *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
         *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
     )
