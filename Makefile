@@ -9,7 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_FUZZ ?= 120
 
-.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-forecast bench-loopback bench-scrape bench-wan
+.PHONY: run stop test lint format soak lock docs dashboard dist clean bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -41,6 +41,13 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
 	scripts/install-test-tools.sh
 	$(BIN)/python -m bench.loopback
+
+bench-health: $(VENV)/dev.stamp  ## how long /health takes while the node moves data at full speed
+	scripts/install-test-tools.sh health
+	$(BIN)/python -m bench.health
+
+bench-idle: $(VENV)/dev.stamp  ## what a node with 20 peers takes when nothing is to be done
+	$(BIN)/python -m bench.idle
 
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape

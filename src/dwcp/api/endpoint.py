@@ -15,13 +15,16 @@ from dwcp.metrics.view import NodeView
 Handler = Callable[[NodeView, Request], Awaitable[Response]]
 
 
-class Json(Response):
-    """Compact, keys in the order in which they were put."""
+def compact(document: Any) -> str:
+    """JSON; keys in the order in which they were put."""
+    return json.dumps(document, separators=(",", ":"))
 
+
+class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
+        return compact(content).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Endpoint:
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"
+    probe: Callable[[NodeView], tuple[int, Any]] | None = None
+    """(status, document), where `api.probes` answers with a copy of it."""
 
     @property
     def changes_state(self) -> bool:

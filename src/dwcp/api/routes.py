@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -70,20 +71,35 @@ def transfer_document(status: TransferStatus) -> dict[str, Any]:
     }
 
 
-async def _health(view: NodeView, request: Request) -> Response:
+def _health(view: NodeView) -> tuple[int, Any]:
     health = view.health()
     document = health_document(view.config.version, view.config.enabled, health)
-    return Json(document, 503 if health.status is Status.UNHEALTHY else 200)
+    return 503 if health.status is Status.UNHEALTHY else 200, document
 
 
-async def _live(view: NodeView, request: Request) -> Response:
-    return Json({"status": "alive"})
+def _live(view: NodeView) -> tuple[int, Any]:
+    return 200, {"status": "alive"}
 
 
-async def _ready(view: NodeView, request: Request) -> Response:
+def _ready(view: NodeView) -> tuple[int, Any]:
     health = view.health()
-    ready = health.status is not Status.UNHEALTHY
-    return Json({"status": "ready" if ready else "not ready", "reason": health.reason}, 200 if ready else 503)
+    if health.status is Status.UNHEALTHY:
+        return 503, {"status": "not ready", "reason": health.reason}
+    return 200, {"status": "ready", "reason": health.reason}
+
+
+def _probe(
+    path: str,
+    read: Callable[[NodeView], tuple[int, Any]],
+    summary: str,
+    schema: dict[str, Any],
+    statuses: dict[int, str],
+) -> Endpoint:
+    async def answer(view: NodeView, request: Request) -> Response:
+        status, document = read(view)
+        return Json(document, status)
+
+    return Endpoint("GET", path, answer, summary, schema, statuses, probe=read)
 
 
 async def _breaker_state(view: NodeView, request: Request) -> Response:
@@ -219,11 +235,9 @@ _STATUS = _obj(
 )
 
 ENDPOINTS = (
-    Endpoint("GET", "/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
-    Endpoint("GET", "/live", _live, "The process answers", _obj(status="string")),
-    Endpoint(
-        "GET", "/ready", _ready, "The node can do its job", _obj(status="string", reason="string"), {503: "not yet"}
-    ),
+    _probe("/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
+    _probe("/live", _live, "The process answers", _obj(status="string"), {503: "it is stuck"}),
+    _probe("/ready", _ready, "The node can do its job", _obj(status="string", reason="string"), {503: "not yet"}),
     Endpoint(
         "GET",
         "/circuit-breaker/state",

@@ -119,6 +119,7 @@ class Manager:
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
+            self._http.show()
         except BaseException as error:
             self._recorder.note("node", "stop", reason=str(error) or type(error).__name__)
             await asyncio.to_thread(self._recorder.close, LOG_GRACE)
