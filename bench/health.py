@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.moving import Moving, moving
+from bench.processes import processor_seconds
 from bench.report import Row, finish
 from dwcp.testing.lab import Lab, LabNode
 
@@ -104,10 +105,10 @@ def _cores(node: LabNode, transfer: Moving, hey: int) -> dict[str, float]:
     """Who had them and who waited for one, seconds so far."""
     ran, waited = _schedstat(node.pid)
     return {
-        "sender": _ran(transfer.pid),
-        "receiving node": _ran(node.pid),
+        "sender": processor_seconds(transfer.pid),
+        "receiving node": processor_seconds(node.pid),
         "its event loop": ran,
-        "hey": _ran(hey),
+        "hey": processor_seconds(hey),
         "the event loop waited for a core": waited,
     }
 
@@ -129,12 +130,6 @@ def _parse(out: str) -> Asked:
         raise SystemExit(f"not every request was answered; the end of what hey says:\n{out[-500:]}")
     ranks = statistics.quantiles([float(row["response-time"]) * 1000 for row in rows], n=100)
     return Asked(ranks[49], ranks[98], len(rows))
-
-
-def _ran(pid: int) -> float:
-    """Processor time of a process, with threads that have ended (proc_pid_stat(5): utime, stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _schedstat(pid: int) -> tuple[float, float]:

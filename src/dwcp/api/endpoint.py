@@ -10,9 +10,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dwcp.config import Config
 from dwcp.metrics.view import NodeView
+from dwcp.supervise.health import NodeHealth
 
 Handler = Callable[[NodeView, Request], Awaitable[Response]]
+Probe = Callable[[Config, NodeHealth], tuple[int, Any]]
+"""Gives (status, document)."""
 
 
 def compact(document: Any) -> str:
@@ -41,8 +45,8 @@ class Endpoint:
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"
-    probe: Callable[[NodeView], tuple[int, Any]] | None = None
-    """(status, document), where `api.probes` answers with a copy of it."""
+    probe: Probe | None = None
+    """Where `api.probes` answers with a copy."""
 
     @property
     def changes_state(self) -> bool:

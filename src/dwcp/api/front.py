@@ -33,7 +33,6 @@ class Front:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process = process
         self._control = control
-        self._shown = b""
 
     @classmethod
     async def start(
@@ -75,12 +74,12 @@ class Front:
     def show(self, copies: Mapping[str, tuple[int, str]]) -> None:
         """What is answered from now on, (status, body) by path."""
         packet = json.dumps(copies).encode()
-        if packet == self._shown or len(packet) > MAX_PACKET:
-            return
+        if len(packet) > MAX_PACKET:
+            # then it has none, and asks us each time
+            packet = b"{}"
         with contextlib.suppress(OSError):
-            # it has died, which the health check finds, or does not read: then the next copy is newer
+            # it has died, which the health check finds, or does not read: the next copy is newer
             self._control.send(packet)
-            self._shown = packet
 
     async def stop(self) -> None:
         asyncio.get_running_loop().remove_reader(self._control)

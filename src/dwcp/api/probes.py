@@ -24,7 +24,6 @@ import struct
 import sys
 import time
 from collections import OrderedDict, deque
-from email.utils import formatdate
 from http import HTTPStatus
 
 from dwcp.metrics.requests import Count, Key
@@ -212,7 +211,8 @@ def render(status: int, body: str) -> tuple[int, bytes, bytes]:
     content = body.encode()
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        f"date: {formatdate(usegmt=True)}",
+        # RFC 9110, 5.6.7, in the C locale, which is never left here
+        time.strftime("date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
         f"content-length: {len(content)}",
         "content-type: application/json",
         *(f"{name}: {value}" for name, value in HEADERS.items()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -11,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dwcp.api import debug, forecasts
-from dwcp.api.endpoint import Endpoint, Json
+from dwcp.api.endpoint import Endpoint, Json, Probe
 from dwcp.api.endpoint import obj as _obj
+from dwcp.config import Config
 from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.breaker import BreakerStatus
@@ -71,32 +71,24 @@ def transfer_document(status: TransferStatus) -> dict[str, Any]:
     }
 
 
-def _health(view: NodeView) -> tuple[int, Any]:
-    health = view.health()
-    document = health_document(view.config.version, view.config.enabled, health)
+def _health(config: Config, health: NodeHealth) -> tuple[int, Any]:
+    document = health_document(config.version, config.enabled, health)
     return 503 if health.status is Status.UNHEALTHY else 200, document
 
 
-def _live(view: NodeView) -> tuple[int, Any]:
+def _live(config: Config, health: NodeHealth) -> tuple[int, Any]:
     return 200, {"status": "alive"}
 
 
-def _ready(view: NodeView) -> tuple[int, Any]:
-    health = view.health()
+def _ready(config: Config, health: NodeHealth) -> tuple[int, Any]:
     if health.status is Status.UNHEALTHY:
         return 503, {"status": "not ready", "reason": health.reason}
     return 200, {"status": "ready", "reason": health.reason}
 
 
-def _probe(
-    path: str,
-    read: Callable[[NodeView], tuple[int, Any]],
-    summary: str,
-    schema: dict[str, Any],
-    statuses: dict[int, str],
-) -> Endpoint:
+def _probe(path: str, read: Probe, summary: str, schema: dict[str, Any], statuses: dict[int, str]) -> Endpoint:
     async def answer(view: NodeView, request: Request) -> Response:
-        status, document = read(view)
+        status, document = read(view.config, view.health())
         return Json(document, status)
 
     return Endpoint("GET", path, answer, summary, schema, statuses, probe=read)

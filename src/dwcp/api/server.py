@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,19 +22,22 @@ from dwcp.api.connection import MAX_CONNECTIONS, Connection
 from dwcp.api.endpoint import compact
 from dwcp.api.front import Front
 from dwcp.api.routes import ENDPOINTS
+from dwcp.config import Config
 from dwcp.errors import StateError, UnreachableError
 from dwcp.links.endpoints import is_loopback, split_address
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
-from dwcp.supervise.health import HEALTHY, Health, Status
+from dwcp.supervise.health import HEALTHY, Health, NodeHealth, Status
 
 STOP_SECONDS = 2.0
 """For requests that are under way when the node stops."""
 KEEP_ALIVE = 30
 """Seconds: two scrapes of a usual Prometheus ride one connection."""
 MAX_HEADERS = 16 * 1024
-COPY_SECONDS = 0.1
-"""Between two copies of what probes are answered with; one is told where it differs, in some 0.1 ms."""
+COPY_SECONDS = 0.2
+"""Between two looks whether what probes are answered with is still so; one takes some 0.15 ms."""
+TICK = 1.0
+"""Seconds between two looks at the time, for the header `date`."""
 UNREAD_SECONDS = 30
 """What a client leaves in our buffers for longer than this ends its connection (TCP_USER_TIMEOUT)."""
 
@@ -66,6 +70,7 @@ class HttpServer:
         self._servers: dict[str, _Server] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._front: Front | None = None
+        self._shown: tuple[Config, NodeHealth] | None = None
         self.addresses: dict[str, str] = {}
 
     async def start(self) -> None:
@@ -104,6 +109,7 @@ class HttpServer:
         self._tasks.append(asyncio.create_task(server.serve(sockets=listeners), name=f"dwcp-{scheme}"))
         await server.ready.wait()
         if scheme == "http":
+            self._shown = None
             self._front = await Front.start(sock, server.take, self._metrics.report)
             self.show()
             self._tasks.append(asyncio.create_task(self._keep_showing(), name="dwcp-http-copies"))
@@ -116,7 +122,7 @@ class HttpServer:
             await front.stop()
             self._metrics.keep()
         for server in self._servers.values():
-            server.should_exit = True
+            server.leave()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS + 1)
         for task in self._tasks:
@@ -133,9 +139,14 @@ class HttpServer:
     def show(self) -> None:
         """What is so now is what probes are answered from now on. Nobody who was told something newer by the manager
         itself is told something older there."""
-        if self._front is not None:
-            probes = {endpoint.path: endpoint.probe(self._view) for endpoint in ENDPOINTS if endpoint.probe}
-            self._front.show({path: (status, compact(document)) for path, (status, document) in probes.items()})
+        config, health = self._view.config, self._view.health()
+        # an answer says whole seconds
+        shown = (config, replace(health, uptime_seconds=int(health.uptime_seconds)))
+        if self._front is None or shown == self._shown:
+            return
+        self._shown = shown
+        probes = {endpoint.path: endpoint.probe(config, health) for endpoint in ENDPOINTS if endpoint.probe}
+        self._front.show({path: (status, compact(document)) for path, (status, document) in probes.items()})
 
     async def check(self) -> Health:
         """Asks its own listener whether it is alive, as a load balancer would; and shows a renewed certificate from now
@@ -161,6 +172,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._leaves = asyncio.Event()
         self._taken: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -176,6 +188,16 @@ class _Server(uvicorn.Server):
                 listener.close()
             for sock in sockets or []:
                 sock.close()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, which looks ten times a second whether it is time to go."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaves.wait(), TICK)
+
+    def leave(self) -> None:
+        self.should_exit = True
+        self._leaves.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

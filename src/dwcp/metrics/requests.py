@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 """Upper bounds of times to answer, seconds."""
@@ -12,12 +11,17 @@ Key = tuple[str, str, int]
 """Method, route, status."""
 
 
-@dataclass(slots=True)
 class Count:
-    """`buckets`: requests by time, as many as BUCKETS and one for what is slower; `seconds`: of all together."""
+    """`buckets`: requests by time, as many as BUCKETS and one for what is slower; `seconds`: of all together.
 
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    seconds: float = 0.0
+    Not a dataclass: to import these takes a megabyte.
+    """
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self, buckets: Sequence[int] = (0,) * (len(BUCKETS) + 1), seconds: float = 0.0) -> None:
+        self.buckets = list(buckets)
+        self.seconds = seconds
 
     def add(self, seconds: float) -> None:
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
