@@ -36,6 +36,7 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.many
 	$(BIN)/python -m tests.soak.outage
+	$(BIN)/python -m tests.soak.connections
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync

@@ -6,8 +6,7 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from dwcp.testing.lab import Lab
+from tests.disturbance import STATUS, children, disturbed_transfer, memory
 from tests.integration.test_http import ask
-from tests.processes import DEADLINE, Daemon, clean_environment
+from tests.processes import DEADLINE, Daemon
 from tests.support import random_file, wait_until
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LIVE = HEALTH.replace(b"/health", b"/live")
-STATUS = HEALTH.replace(b"/health", b"/status")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +44,6 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
             assert length is not None, head
             got.append(head.split(b"\r\n")[0] + b" " + stream.read(int(length[1])))
         return got
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # -- the same answers as from the manager ------------------------------------------------------------------------------
@@ -115,12 +110,13 @@ def test_what_it_answers_is_counted_among_the_rest(daemon: Daemon) -> None:
         text = ask(f"127.0.0.1:{daemon.http}", "GET", "/metrics").body.decode()
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
-    requests = 'dwcp_http_requests_total{method="GET",route="/health",status="200"}'
-    timed = 'dwcp_http_request_seconds_count{method="GET",route="/health"}'
+    # no other test here asks for this one of the module's daemon
+    requests = 'dwcp_http_requests_total{method="GET",route="/ready",status="200"}'
+    timed = 'dwcp_http_request_seconds_count{method="GET",route="/ready"}'
     before = count(requests)
     assert count(timed) == before
     for _ in range(3):
-        daemon.get("/health")
+        daemon.get("/ready")
     wait_until(lambda: count(requests) == before + 3, "they are counted")
     assert count(timed) == before + 3
 
@@ -178,71 +174,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-class Disturbance:
-    """Many connections to a port, of four kinds, all of which stay as long as they may."""
-
-    KINDS = (b"", b"GET /hea", b"GET /status HTTP/1.1\r\nHost: localhost\r\nA: ", STATUS.replace(b"GET", b"POST"))
-    """Silent; in the middle of a word; in the middle of a head; with a body that never ends."""
-
-    def __init__(self, port: int, count: int) -> None:
-        self.sockets: list[socket.socket] = []
-        for number in range(count):
-            sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
-            self.sockets.append(sock)
-            kind = self.KINDS[number % len(self.KINDS)]
-            try:
-                sock.sendall(kind.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000000000000\r\n\r\n"))
-            except ConnectionError:
-                # turned away already
-                continue
-
-    def __enter__(self) -> Disturbance:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for sock in self.sockets:
-            sock.close()
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process and its children."""
-    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (pid, *children(pid))]
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def disturbed_transfer(lab: Lab, count: int) -> None:
-    """A transfer arrives, and /health is answered, while somebody keeps `count` connections busy."""
-    sender, receiver = lab.nodes
-    port = int(receiver.http_url.rpartition(":")[2])
-    before = memory(receiver.pid)
-    command = [sys.executable, "-m", "dwcp.cli", "send", "--json", "--config", str(sender.config_file)]
-    with subprocess.Popen(
-        [*command, str(lab.directory / "content"), f"{receiver.name}:inbox/disturbed"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(),
-    ) as process:
-        with Disturbance(port, count):
-            for _ in range(50):
-                answer = ask(f"127.0.0.1:{port}", "GET", "/health")
-                assert (answer.status, answer.json["status"]) == (200, "healthy")
-            assert ask(f"127.0.0.1:{port}", "GET", "/transfers").status == 200
-            grown = memory(receiver.pid) - before
-        _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, err
-    assert (receiver.inbox / "disturbed").read_bytes() == (lab.directory / "content").read_bytes()
-    (receiver.inbox / "disturbed").unlink()
-    assert grown < 100 * 2**20
-
-
 def test_a_thousand_connections_disturb_neither_a_transfer_nor_the_memory(lab: Lab) -> None:
     disturbed_transfer(lab, 1000)
 
 
 def test_a_connection_that_never_asks_whole_is_ended(lab: Lab) -> None:
     """Over TLS too."""
-    import ssl
-
     node = lab.nodes[0]
     status = ask(node.http_url.removeprefix("http://"), "GET", "/status").json
     host, _, port = status["addresses"]["https"].rpartition(":")

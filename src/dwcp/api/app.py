@@ -61,7 +61,7 @@ def create_app(
         return Response(content, headers={"Content-Type": content_type, **HEADERS})
 
     async def document(request: Request) -> Response:
-        return Json(openapi(version("dwcp")), headers=HEADERS)
+        return Json(openapi(version("dwcp"), token_needed=token is not None), headers=HEADERS)
 
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

@@ -32,6 +32,15 @@ class Json(Response):
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """Of the query; `schema`: JSON Schema of its value."""
+
+    meaning: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """`schema`: JSON Schema of the answer; `statuses`: meaning of each status besides 200."""
 
@@ -41,7 +50,7 @@ class Endpoint:
     summary: str
     schema: dict[str, Any] = field(default_factory=dict)
     statuses: dict[int, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
+    query: dict[str, Parameter] = field(default_factory=dict)
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwcp.api.endpoint import Parameter
 from dwcp.api.routes import ENDPOINTS
 
 _HEAD = """# HTTP
@@ -37,8 +38,8 @@ def reference() -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
-def _query(query: dict[str, str]) -> str:
-    return "".join(f"<br>?{name}= {text}" for name, text in query.items())
+def _query(query: dict[str, Parameter]) -> str:
+    return "".join(f"<br>?{name}= {parameter.meaning}" for name, parameter in query.items())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dwcp.api import debug, forecasts
-from dwcp.api.endpoint import Endpoint, Json, Probe
+from dwcp.api.endpoint import Endpoint, Json, Parameter, Probe
 from dwcp.api.endpoint import obj as _obj
 from dwcp.config import Config
 from dwcp.errors import UsageError
@@ -251,7 +251,7 @@ ENDPOINTS = (
         "Close all circuit breakers, or one",
         _obj(state="string"),
         {404: "no such peer"},
-        {"peer": "the peer whose breaker is meant; all without it"},
+        {"peer": Parameter("the peer whose breaker is meant; all without it")},
     ),
     Endpoint(
         "GET",
@@ -260,7 +260,7 @@ ENDPOINTS = (
         "Running transfers, and the newest of those that ended",
         {"type": "array", "items": _TRANSFER},
         {400: "no such state"},
-        {"state": "running, done, failed or cancelled"},
+        {"state": Parameter("running, done, failed or cancelled", {"enum": list(State)})},
     ),
     Endpoint("GET", "/transfers/{id}", _transfer, "One transfer", _TRANSFER, {404: "no such transfer"}),
     Endpoint(
@@ -285,11 +285,11 @@ ENDPOINTS = (
 )
 
 
-def openapi(package_version: str) -> dict[str, Any]:
-    """OpenAPI 3.1 of the table, /metrics and itself included."""
+def openapi(package_version: str, *, token_needed: bool = True) -> dict[str, Any]:
+    """OpenAPI 3.1 of the table, /metrics and itself included. `token_needed`: the listener asks for one."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, token_needed)
     text = {"200": {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}}}
     paths["/metrics"] = {"get": {"summary": "Metrics for Prometheus", "responses": text}}
     document = {
@@ -307,7 +307,7 @@ def openapi(package_version: str) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, token_needed: bool) -> dict[str, Any]:
     usual = {} if 202 in endpoint.statuses else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
@@ -317,15 +317,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         responses[str(status)] = {"description": meaning, "content": {media_type: {"schema": schema}}}
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
     parameters = [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
-        for name, text in endpoint.query.items()
+        {"name": name, "in": "query", "required": it.required, "description": it.meaning, "schema": it.schema}
+        for name, it in endpoint.query.items()
     ]
     if "{id}" in endpoint.path:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
     if endpoint.guarded:
-        operation["security"] = [{"token": []}]
+        operation["security"] = [{"token": []}] if token_needed else [{"token": []}, {}]
         for status, meaning in ((401, "the token is missing or wrong"), (403, "asked from another site's page")):
             ref = {"$ref": "#/components/schemas/Problem"}
             responses.setdefault(
