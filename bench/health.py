@@ -4,7 +4,8 @@ hey asks RATE times a second on each of CONNECTIONS connections: many times what
 node can answer, which would be a second load beside the first. It stands for another machine, so as root it gets a core
 at once (SCHED_FIFO): what it waits for one is not the node's time. The sender stands for another machine too, but
 shares the cores like everything else here. Where the kernel gives each session its share of them before it looks at
-tasks (autogroup, sched(7)), that is told: the node's session is then one of several. The goals are the issue's: 1 ms for half of the answers, 5 ms for 99 of 100.
+tasks (autogroup, sched(7)), that is told: the node's session is then one of several. The goals are the issue's: 1 ms
+for half of the answers, 5 ms for 99 of 100.
 """
 
 from __future__ import annotations

@@ -34,8 +34,7 @@ def create_app(
 ) -> Starlette:
     """`token`: what a request has to carry that changes something or looks into the process; None on a loopback
     listener, where no token is asked but the request must come from this machine's own name, not from another site's
-    page. `before_answer` is called when it is known what is answered, and nothing was sent
-    yet."""
+    page. `before_answer` is called when it is known what is answered, and nothing was sent yet."""
 
     def route(path: str, endpoints: list[Endpoint]) -> Route:
         """One for each path, so that the answer to a wrong method names all right ones."""
