@@ -139,10 +139,12 @@ class HttpServer:
     def show(self) -> None:
         """What is so now is what probes are answered from now on. Nobody who was told something newer by the manager
         itself is told something older there."""
+        if self._front is None:
+            return
         config, health = self._view.config, self._view.health()
         # an answer says whole seconds
         shown = (config, replace(health, uptime_seconds=int(health.uptime_seconds)))
-        if self._front is None or shown == self._shown:
+        if shown == self._shown:
             return
         self._shown = shown
         probes = {endpoint.path: endpoint.probe(config, health) for endpoint in ENDPOINTS if endpoint.probe}
