@@ -41,7 +41,7 @@ class Node:
         self.http = HttpMetrics(self.registry)
         self.board = Board(TransferRecording(self.recorder, command=False), self.durations, clock=lambda: self.now)
         names = ("state", "transport", "peers", "http", "metrics", "memory", "compression", "pruning")
-        self.components = [Supervised(name, RecoverySettings(), self.chance, 0.0) for name in names]
+        self.components = [Supervised(name, RecoverySettings(), CHECK, self.chance, 0.0) for name in names]
         self.breakers = [Breaker(f"peer{number}", BreakerSettings()) for number in range(20)]
         self.memory = MemoryBudget()
         self.admission = Admission(AdmissionSettings())
@@ -71,12 +71,15 @@ class Node:
             self.durations.checked(component.name, self.chance.random())
             if component.due(self.now):
                 self.recorder.write("component", "restart", component=component.name, with_dependants=[])
+                component.restart()
                 component.started()
             if component.counts().successes > before:
                 self.recorder.write("component", "recovered", component=component.name)
                 self.durations.recovered(component.name, 10.0)
         for breaker in self.breakers:
-            if breaker.allow(self.now) and self.chance.random() < 0.3:
+            if not breaker.allow(self.now):
+                continue
+            if self.chance.random() < 0.3:
                 breaker.failed(self.now, f"silent at {self.now}")
             else:
                 breaker.succeeded(self.now)
