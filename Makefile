@@ -11,7 +11,7 @@ SOAK_KILLS ?= 100
 SOAK_FUZZ ?= 120
 
 .PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
-.PHONY: bench-dashboard bench-delta bench-forecast bench-loopback bench-scrape bench-trees bench-wan
+.PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -40,6 +40,7 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 	$(BIN)/python -m tests.soak.outage
 	unshare --mount $(BIN)/python -m tests.soak.power --cuts $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.soak.connections
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
@@ -52,6 +53,13 @@ bench-dashboard: $(VENV)/dev.stamp  ## what open dashboards cost a node
 bench-trees: $(VENV)/dev.stamp  ## 200,000 small files on loopback beside rsync and rclone, first and second time
 	scripts/install-test-tools.sh peers
 	$(BIN)/python -m bench.trees
+
+bench-health: $(VENV)/dev.stamp  ## how long /health takes while the node moves data at full speed
+	scripts/install-test-tools.sh health
+	$(BIN)/python -m bench.health
+
+bench-idle: $(VENV)/dev.stamp  ## what a node with 20 peers takes when nothing is to be done
+	$(BIN)/python -m bench.idle
 
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape

@@ -30,14 +30,10 @@ LOOK = 0.1
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name, Lab.up(Path(name), 2) as lab:
         node = lab.nodes[0]
-        _give_peers(node)
+        give_peers(node, PEERS)
+        if not await_peers(node, PEERS):
+            return 1
         connection = http.client.HTTPConnection(node.http_url.removeprefix("http://"), timeout=PATIENCE)
-        deadline = time.monotonic() + PATIENCE
-        while _scrape(connection).count(b"dwcp_transport_latency_milliseconds{") < PEERS:
-            if time.monotonic() > deadline:
-                print(f"not all {PEERS} peers have answered after {PATIENCE:g} s", file=sys.stderr)
-                return 1
-            time.sleep(LOOK)
         times = []
         for _ in range(SCRAPES):
             began = time.perf_counter()
@@ -59,12 +55,26 @@ def _scrape(connection: http.client.HTTPConnection) -> bytes:
     return connection.getresponse().read()
 
 
-def _give_peers(node: LabNode) -> None:
+def give_peers(node: LabNode, count: int) -> None:
+    """Its one peer under so many names."""
     config = yaml.safe_load(node.config_file.read_text())
     (peer,) = config["peers"].values()
-    config["peers"] = {f"peer{number}": peer for number in range(PEERS)}
+    config["peers"] = {f"peer{number}": peer for number in range(count)}
     node.config_file.write_text(yaml.safe_dump(config))
     os.kill(node.pid, signal.SIGHUP)
+
+
+def await_peers(node: LabNode, count: int) -> bool:
+    """Whether all of them have answered in time."""
+    connection = http.client.HTTPConnection(node.http_url.removeprefix("http://"), timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while _scrape(connection).count(b"dwcp_transport_latency_milliseconds{") < count:
+        if time.monotonic() > deadline:
+            print(f"not all {count} peers have answered after {PATIENCE:g} s", file=sys.stderr)
+            return False
+        time.sleep(LOOK)
+    connection.close()
+    return True
 
 
 if __name__ == "__main__":

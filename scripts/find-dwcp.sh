@@ -5,7 +5,7 @@
 dwcp() {
   local here found
   here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-  for found in "${DWCP:-}" "$here/../.venv/bin/dwcp" /opt/dwcp/venv/bin/dwcp "$(command -v dwcp-manager || true)"; do
+  for found in "${DWCP:-}" "$here/../.venv/bin/dwcp" /opt/dwcp/bin/dwcp "$(command -v dwcp-manager || true)"; do
     # the function hides the command of its name; its companion is installed beside it
     [[ $found == */dwcp-manager ]] && found=${found%-manager}
     if [[ -n $found && -x $found ]]; then

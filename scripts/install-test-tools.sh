@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that some tests and benchmarks compare with or stand on. Where that is not possible
 # (no root, no apt), those tests are skipped and say why. With the argument `peers` also what bench-wan compares with,
-# with `deltas` what bench-delta does.
+# with `deltas` what bench-delta does, with `health` what bench-health asks with.
 set -euo pipefail
 
 declare -A package=([ip]=iproute2 [rsync]=rsync [iperf3]=iperf3 [curl]=curl [strace]=strace [sysctl]=procps [mkfs.xfs]=xfsprogs)
@@ -17,6 +17,9 @@ fi
 if [[ ${1:-} == deltas ]]; then
   package+=([zstd]=zstd [xdelta3]=xdelta3 [borg]=borgbackup [casync]=casync [restic]=restic)
   package+=([pgbench]=postgresql-contrib [mke2fs]=e2fsprogs [cmp]=diffutils)
+fi
+if [[ ${1:-} == health ]]; then
+  package+=([hey]=hey)
 fi
 missing=()
 for tool in "${!package[@]}"; do

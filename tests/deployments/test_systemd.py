@@ -98,7 +98,7 @@ def allowed_calls() -> set[str]:
     for line in re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.MULTILINE):
         calls: set[str] = set()
         for group in line.removeprefix("~").split():
-            calls |= group_calls(group)
+            calls |= group_calls(group) if group.startswith("@") else {group}
         allowed = allowed - calls if line.startswith("~") else allowed | calls
     return allowed
 

@@ -99,7 +99,7 @@ class Machine:
         self.install(HOME)
         self.install("/usr/local/bin")
 
-    def install(self, directory: str = "/opt/dwcp/venv/bin") -> None:
+    def install(self, directory: str = "/opt/dwcp/bin") -> None:
         """The programs under test."""
         for name, module in (("dwcp", "cli.main"), ("dwcp-manager", "manager.daemon")):
             self.write(f"{directory}/{name}", f"#!{sys.executable}\nfrom dwcp.{module} import main\nmain()\n")

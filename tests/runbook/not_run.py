@@ -13,7 +13,7 @@ ENGINE = "needs a container engine; tests/deployments looks at the image"
 CLUSTER = "needs a Kubernetes cluster; tests/deployments looks at the manifests"
 PROMETHEUS = "needs a Prometheus that runs as a service"
 RDMA = "needs RDMA hardware and its tools"
-PIP = "needs the package index; the machine has the program under test instead"
+ARCHIVE = "takes minutes; tests/deployments builds and unpacks the archive, the machine has the program under test"
 
 _TABLE: dict[str, str] = {
     r"go (version|mod|build)\b": GO,
@@ -30,7 +30,7 @@ _TABLE: dict[str, str] = {
     r"curl \S+/metrics \| grep go_memstats": "metrics of Go's runtime; dwcp has process_resident_memory_bytes",
     r"echo 'Environment=\"GOGC": "sets Go's garbage collector; here memory.limit bounds what is kept",
     r"top ": "needs a terminal, and runs until somebody ends it",
-    r"(sudo )?(python3 -m venv|/opt/dwcp/venv/bin/pip) ": PIP,
+    r"make dist": ARCHIVE,
     r"(sudo )?(sysctl -w|modprobe) ": "sets what the kernel of the host has for all",
 }
 """Regular expression for the beginning of a command: reason."""
@@ -48,8 +48,8 @@ SERVICE = re.compile(r"(?:sudo )?systemctl (start|stop|restart|reload|enable --n
 """Run without systemd: the unit's ExecStart as its user, until it answers; and a TERM that it must obey."""
 
 
-INSTALL = re.compile(r"(?:sudo )?/opt/dwcp/venv/bin/pip install --no-deps \.$")
-"""Run without an index: the program under test takes the place of what pip would install."""
+INSTALL = re.compile(r"(?:sudo )?tar -C /opt -xzf dist/dwcp-\*\.tar\.gz$")
+"""Run without the archive: the program under test takes the place of what is in it."""
 
 
 def reason(text: str) -> str:

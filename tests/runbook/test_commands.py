@@ -71,7 +71,7 @@ def test_command(
         return
     if INSTALL.match(step.text):
         machine.install()
-        told.append((page, step, "run, with the program under test in the place of pip's"))
+        told.append((page, step, "run, with the program under test in the place of the archive's"))
         return
     done = machine.run(step.text)
     good = {1} if step.text in NOTHING_FOUND else {0}

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dwcp.api.endpoint import Endpoint, Json
+from dwcp.api.probes import HEADERS
 from dwcp.api.routes import ENDPOINTS, openapi
 from dwcp.dashboard import assets
 from dwcp.dashboard.assets import Asset
@@ -24,12 +25,6 @@ from dwcp.errors import CircuitOpenError, DwcpError, NotFoundError, RefusedError
 from dwcp.links.endpoints import is_loopback
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def create_app(
@@ -40,10 +35,11 @@ def create_app(
     *,
     token: str,
     loopback: bool,
+    before_answer: Callable[[], None],
 ) -> Starlette:
     """`token`: what a request has to carry that changes something or looks into the process. On a `loopback` listener
     only those carry it that are `secret`; the others must come from this machine's own name, not from another site's
-    page."""
+    page. `before_answer` is called when it is known what is answered, and nothing was sent yet."""
 
     def route(path: str, endpoints: list[Endpoint]) -> Route:
         """One for each path, so that the answer to a wrong method names all right ones."""
@@ -56,7 +52,8 @@ def create_app(
                 refusal = _refusal(request, wanted, loopback=loopback) if endpoint.guarded else None
                 response = refusal or await _handled(lambda: endpoint.handler(view, request))
                 measured.status = response.status_code
-            response.headers.update(_HEADERS)
+            before_answer()
+            response.headers.update(HEADERS)
             return response
 
         return Route(path, answer, methods=list(by_method))
@@ -66,10 +63,10 @@ def create_app(
         with http_metrics.measure("GET", "/metrics") as measured:
             content = encoder(registry)
             measured.status = 200
-        return Response(content, headers={"Content-Type": content_type, **_HEADERS})
+        return Response(content, headers={"Content-Type": content_type, **HEADERS})
 
     async def document(request: Request) -> Response:
-        return Json(openapi(version("dwcp")), headers=_HEADERS)
+        return Json(openapi(version("dwcp"), token_needed=not loopback), headers=HEADERS)
 
     def page(path: str, asset: Asset) -> Route:
         async def answer(request: Request) -> Response:
@@ -89,7 +86,7 @@ def create_app(
             405: f"{request.method} is not allowed here; allowed: {headers.get('Allow', headers.get('allow', ''))}",
         }.get(status, "the node failed to answer; its log says why")
         code = {404: "not-found", 405: "usage"}.get(status, "fatal")
-        return Json({"code": code, "message": text}, status, headers={**headers, **_HEADERS})
+        return Json({"code": code, "message": text}, status, headers={**headers, **HEADERS})
 
     paths: dict[str, list[Endpoint]] = {}
     for endpoint in ENDPOINTS:

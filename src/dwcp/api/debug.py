@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dwcp import logs
-from dwcp.api.endpoint import Endpoint, Handler, Json, obj
+from dwcp.api.endpoint import Endpoint, Handler, Json, Parameter, obj
 from dwcp.config.load import as_written
 from dwcp.errors import RefusedError, UsageError
 from dwcp.metrics.view import NodeView
@@ -163,7 +163,12 @@ ENDPOINTS = (
         "What all threads do for some seconds, for `go tool pprof`: processor time, and time that passed",
         {"type": "string", "format": "binary"},
         {400: "no such duration", **_OFF, 409: "another one is being taken"},
-        {"seconds": f"how long, {DEFAULT_SECONDS:g} without it, {MAX_SECONDS:g} at most"},
+        {
+            "seconds": Parameter(
+                f"how long, {DEFAULT_SECONDS:g} without it, {MAX_SECONDS:g} at most",
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS},
+            )
+        },
         private=True,
         media_type=_PPROF,
     ),
@@ -185,6 +190,6 @@ ENDPOINTS = (
         "Log more or less, until the configuration is read again",
         _LEVEL,
         {400: "no such level", **_OFF},
-        {"level": ", ".join(logs.LEVELS)},
+        {"level": Parameter(", ".join(logs.LEVELS), {"enum": list(logs.LEVELS)}, required=True)},
     ),
 )

@@ -10,18 +10,34 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dwcp.config import Config
 from dwcp.metrics.view import NodeView
+from dwcp.supervise.health import NodeHealth
 
 Handler = Callable[[NodeView, Request], Awaitable[Response]]
+Probe = Callable[[Config, NodeHealth], tuple[int, Any]]
+"""Gives (status, document)."""
+
+
+def compact(document: Any) -> str:
+    """JSON; keys in the order in which they were put."""
+    return json.dumps(document, separators=(",", ":"))
 
 
 class Json(Response):
-    """Compact, keys in the order in which they were put."""
-
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
+        return compact(content).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Of the query; `schema`: JSON Schema of its value."""
+
+    meaning: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +50,14 @@ class Endpoint:
     summary: str
     schema: dict[str, Any] = field(default_factory=dict)
     statuses: dict[int, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
+    query: dict[str, Parameter] = field(default_factory=dict)
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"
     secret: bool = False
     """It needs the token on loopback too."""
+    probe: Probe | None = None
+    """Where `api.probes` answers with a copy."""
 
     @property
     def changes_state(self) -> bool:

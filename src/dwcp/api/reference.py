@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwcp.api.endpoint import Parameter
 from dwcp.api.routes import ENDPOINTS
 
 _HEAD = """# HTTP
@@ -14,6 +15,11 @@ Plain HTTP on `http.listen` (127.0.0.1:8080), HTTPS with TLS 1.3 and the node's 
 of the state directory; on loopback they need none, but are refused when asked from another site's page or under a name
 that is not this machine's. `/debug` is off unless [`debug.enabled`](configuration.md#debug) allows it. Errors are JSON
 objects with `code` and `message`.
+
+On the plain listener a process of its own answers `/health`, `/live` and `/ready`, from copies that are at most 0.2 s
+old; of a manager that has been silent for 5 s they say 503. A request's head is at most 16 KiB and takes at most 10 s,
+no request needs a body, and who leaves an answer unread for 30 s is cut off. Where there are too many connections,
+those that have waited longest for a request are closed.
 
 | method | path | what | answers besides 200 |
 | --- | --- | --- | --- |
@@ -33,8 +39,8 @@ def reference() -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
-def _query(query: dict[str, str]) -> str:
-    return "".join(f"<br>?{name}= {text}" for name, text in query.items())
+def _query(query: dict[str, Parameter]) -> str:
+    return "".join(f"<br>?{name}= {parameter.meaning}" for name, parameter in query.items())
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dwcp.api import debug, forecasts, watching, workloads
-from dwcp.api.endpoint import Endpoint, Json
+from dwcp.api.endpoint import Endpoint, Json, Parameter, Probe
 from dwcp.api.endpoint import obj as _obj
+from dwcp.config import Config
 from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.breaker import BreakerStatus
@@ -71,20 +72,27 @@ def transfer_document(status: TransferStatus) -> dict[str, Any]:
     }
 
 
-async def _health(view: NodeView, request: Request) -> Response:
-    health = view.health()
-    document = health_document(view.config.version, view.config.enabled, health)
-    return Json(document, 503 if health.status is Status.UNHEALTHY else 200)
+def _health(config: Config, health: NodeHealth) -> tuple[int, Any]:
+    document = health_document(config.version, config.enabled, health)
+    return 503 if health.status is Status.UNHEALTHY else 200, document
 
 
-async def _live(view: NodeView, request: Request) -> Response:
-    return Json({"status": "alive"})
+def _live(config: Config, health: NodeHealth) -> tuple[int, Any]:
+    return 200, {"status": "alive"}
 
 
-async def _ready(view: NodeView, request: Request) -> Response:
-    health = view.health()
-    ready = health.status is not Status.UNHEALTHY
-    return Json({"status": "ready" if ready else "not ready", "reason": health.reason}, 200 if ready else 503)
+def _ready(config: Config, health: NodeHealth) -> tuple[int, Any]:
+    if health.status is Status.UNHEALTHY:
+        return 503, {"status": "not ready", "reason": health.reason}
+    return 200, {"status": "ready", "reason": health.reason}
+
+
+def _probe(path: str, read: Probe, summary: str, schema: dict[str, Any], statuses: dict[int, str]) -> Endpoint:
+    async def answer(view: NodeView, request: Request) -> Response:
+        status, document = read(view.config, view.health())
+        return Json(document, status)
+
+    return Endpoint("GET", path, answer, summary, schema, statuses, probe=read)
 
 
 async def _breaker_state(view: NodeView, request: Request) -> Response:
@@ -220,11 +228,9 @@ _STATUS = _obj(
 )
 
 ENDPOINTS = (
-    Endpoint("GET", "/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
-    Endpoint("GET", "/live", _live, "The process answers", _obj(status="string")),
-    Endpoint(
-        "GET", "/ready", _ready, "The node can do its job", _obj(status="string", reason="string"), {503: "not yet"}
-    ),
+    _probe("/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
+    _probe("/live", _live, "The process answers", _obj(status="string"), {503: "it is stuck"}),
+    _probe("/ready", _ready, "The node can do its job", _obj(status="string", reason="string"), {503: "not yet"}),
     Endpoint(
         "GET",
         "/circuit-breaker/state",
@@ -246,7 +252,7 @@ ENDPOINTS = (
         "Close all circuit breakers, or one",
         _obj(state="string"),
         {404: "no such peer"},
-        {"peer": "the peer whose breaker is meant; all without it"},
+        {"peer": Parameter("the peer whose breaker is meant; all without it")},
     ),
     Endpoint(
         "GET",
@@ -255,7 +261,7 @@ ENDPOINTS = (
         "Running transfers, and the newest of those that ended",
         {"type": "array", "items": _TRANSFER},
         {400: "no such state"},
-        {"state": "running, done, failed or cancelled"},
+        {"state": Parameter("running, done, failed or cancelled", {"enum": list(State)})},
     ),
     Endpoint("GET", "/transfers/{id}", _transfer, "One transfer", _TRANSFER, {404: "no such transfer"}),
     Endpoint(
@@ -282,11 +288,11 @@ ENDPOINTS = (
 )
 
 
-def openapi(package_version: str) -> dict[str, Any]:
-    """OpenAPI 3.1 of the table, /metrics and itself included."""
+def openapi(package_version: str, *, token_needed: bool = True) -> dict[str, Any]:
+    """OpenAPI 3.1 of the table, /metrics and itself included. `token_needed`: the listener is not on loopback."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, token_needed)
     text = {"200": {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}}}
     paths["/metrics"] = {"get": {"summary": "Metrics for Prometheus", "responses": text}}
     document = {
@@ -304,7 +310,7 @@ def openapi(package_version: str) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, token_needed: bool) -> dict[str, Any]:
     usual = {} if {201, 202} & endpoint.statuses.keys() else {200: "done"}
     responses: dict[str, Any] = {}
     for status, meaning in {**usual, **endpoint.statuses}.items():
@@ -314,15 +320,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         responses[str(status)] = {"description": meaning, "content": {media_type: {"schema": schema}}}
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
     parameters = [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
-        for name, text in endpoint.query.items()
+        {"name": name, "in": "query", "required": it.required, "description": it.meaning, "schema": it.schema}
+        for name, it in endpoint.query.items()
     ]
     for name in re.findall(r"\{(\w+)\}", endpoint.path):
         parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
     if endpoint.guarded:
-        operation["security"] = [{"token": []}]
+        operation["security"] = [{"token": []}] if token_needed or endpoint.secret else [{"token": []}, {}]
         for status, meaning in ((401, "the token is missing or wrong"), (403, "asked from another site's page")):
             ref = {"$ref": "#/components/schemas/Problem"}
             responses.setdefault(

@@ -1,4 +1,7 @@
-"""uvicorn inside the manager: plain and TLS listeners on sockets that we bind, so a taken port has a clear error."""
+"""HTTP of the manager: uvicorn on TLS connections, and on what `api.probes` hands over of the plain listener's.
+
+We bind the sockets, so a taken port has a clear error.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -14,19 +18,29 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from dwcp.api.app import create_app
+from dwcp.api.connection import MAX_CONNECTIONS, Connection
+from dwcp.api.endpoint import compact
+from dwcp.api.front import Front
+from dwcp.api.routes import ENDPOINTS
+from dwcp.config import Config
 from dwcp.dashboard.feed import Feed
 from dwcp.errors import StateError, UnreachableError
 from dwcp.links.endpoints import is_loopback, split_address
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import NodeView
-from dwcp.supervise.health import HEALTHY, Health, Status
+from dwcp.supervise.health import HEALTHY, Health, NodeHealth, Status
 
 STOP_SECONDS = 2.0
 """For requests that are under way when the node stops."""
 KEEP_ALIVE = 30
 """Seconds: two scrapes of a usual Prometheus ride one connection."""
 MAX_HEADERS = 16 * 1024
-MAX_CONNECTIONS = 1024
+COPY_SECONDS = 0.2
+"""Between two looks whether what probes are answered with is still so; one takes some 0.15 ms."""
+TICK = 1.0
+"""Seconds between two looks at the time, for the header `date`."""
+UNREAD_SECONDS = 30
+"""What a client leaves in our buffers for longer than this ends its connection (TCP_USER_TIMEOUT)."""
 
 log = structlog.get_logger()
 
@@ -57,6 +71,8 @@ class HttpServer:
         self._certificate = _Certificate(*certificate)
         self._servers: dict[str, _Server] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._front: Front | None = None
+        self._shown: tuple[Config, NodeHealth] | None = None
         self.addresses: dict[str, str] = {}
 
     async def start(self) -> None:
@@ -80,16 +96,18 @@ class HttpServer:
             self._feed,
             token=self._token,
             loopback=is_loopback(str(host)),
+            before_answer=self.show,
         )
         config = uvicorn.Config(
             app,
+            http=Connection,
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(STOP_SECONDS),
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=2 * MAX_CONNECTIONS,
             h11_max_incomplete_event_size=MAX_HEADERS,
             ws="none",
         )
@@ -98,15 +116,25 @@ class HttpServer:
             config.ssl = self._certificate.load()
         server = _Server(config)
         self._servers[scheme] = server
-        self._tasks.append(asyncio.create_task(server.serve(sockets=[sock]), name=f"dwcp-{scheme}"))
+        listeners = [sock] if scheme == "https" else []
+        self._tasks.append(asyncio.create_task(server.serve(sockets=listeners), name=f"dwcp-{scheme}"))
         await server.ready.wait()
+        if scheme == "http":
+            self._shown = None
+            self._front = await Front.start(sock, server.take, self._metrics.report)
+            self.show()
+            self._tasks.append(asyncio.create_task(self._keep_showing(), name="dwcp-http-copies"))
         self.addresses[scheme] = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
         log.info("http listens", scheme=scheme, address=self.addresses[scheme])
 
     async def stop(self) -> None:
         await self._feed.stop()
+        if self._front is not None:
+            front, self._front = self._front, None
+            await front.stop()
+            self._metrics.keep()
         for server in self._servers.values():
-            server.should_exit = True
+            server.leave()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS + 1)
         for task in self._tasks:
@@ -115,11 +143,30 @@ class HttpServer:
         self._servers.clear()
         self.addresses.clear()
 
+    async def _keep_showing(self) -> None:
+        while self._front is not None:
+            await asyncio.sleep(COPY_SECONDS)
+            self.show()
+
+    def show(self) -> None:
+        """What is so now is what probes are answered from now on. Nobody who was told something newer by the manager
+        itself is told something older there."""
+        if self._front is None:
+            return
+        config, health = self._view.config, self._view.health()
+        # an answer says whole seconds
+        shown = (config, replace(health, uptime_seconds=int(health.uptime_seconds)))
+        if shown == self._shown:
+            return
+        self._shown = shown
+        probes = {endpoint.path: endpoint.probe(config, health) for endpoint in ENDPOINTS if endpoint.probe}
+        self._front.show({path: (status, compact(document)) for path, (status, document) in probes.items()})
+
     async def check(self) -> Health:
         """Asks its own listener whether it is alive, as a load balancer would; and shows a renewed certificate from now
         on."""
         await asyncio.to_thread(self._certificate.follow)
-        if not self._tasks or any(task.done() for task in self._tasks):
+        if not self._tasks or any(task.done() for task in self._tasks) or self._front is None or not self._front.runs:
             return Health(Status.UNHEALTHY, "the HTTP server has stopped")
         host, port = split_address(self.addresses["http"])
         reader, writer = await asyncio.open_connection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104
@@ -139,6 +186,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._leaves = asyncio.Event()
+        self._taken: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -154,18 +203,46 @@ class _Server(uvicorn.Server):
             for sock in sockets or []:
                 sock.close()
 
+    async def main_loop(self) -> None:
+        """As uvicorn's, which looks ten times a second whether it is time to go."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaves.wait(), TICK)
+
+    def leave(self) -> None:
+        self.should_exit = True
+        self._leaves.set()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    def take(self, sock: socket.socket) -> None:
+        """A connection that another process has accepted."""
+        task = asyncio.create_task(self._connect(sock))
+        self._taken.add(task)
+        task.add_done_callback(self._taken.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            # the client has gone
+            await loop.connect_accepted_socket(
+                lambda: Connection(config=self.config, server_state=self.server_state, app_state={}), sock
+            )
 
 
 def _bind(address: str, key: str) -> socket.socket:
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port), family=family, backlog=1024, dualstack_ipv6=family == socket.AF_INET6 and not host
         )
+        # inherited by what it accepts
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+        return listener
     except OSError as error:
         raise StateError(
             f"cannot listen on {address}: {error.strerror}; see who has it with `ss -ltnp`, or change {key}"

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from dwcp.api.debug import without_secrets
-from dwcp.api.endpoint import Endpoint, Json, obj
+from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.load import as_written
 from dwcp.dashboard.feed import Feed
 from dwcp.metrics.view import NodeView
@@ -67,6 +67,6 @@ ENDPOINTS = (
         "Set how fast the node may send, as `dwcp limit` does",
         _LIMIT,
         {400: "no rate, or too small a one", 409: "it cannot be kept"},
-        {"rate": "like 200Mbit/s; off for no limit, auto for as configured"},
+        {"rate": Parameter("like 200Mbit/s; off for no limit, auto for as configured", required=True)},
     ),
 )

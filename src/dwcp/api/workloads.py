@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api.endpoint import Endpoint, Json, obj
+from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.load import as_written
 from dwcp.config.workloads import NEVER_OVER_HTTP, WorkloadSection
 from dwcp.errors import NotFoundError, UsageError
@@ -269,7 +269,7 @@ ENDPOINTS = (
         "Jobs that wait, run or are parked, and the newest of those that ended",
         _JOBS,
         {400: "no such state"},
-        {"state": "waiting, running, parked, done or cancelled"},
+        {"state": Parameter("waiting, running, parked, done or cancelled", {"enum": list(JobState)})},
     ),
     Endpoint(
         "POST",

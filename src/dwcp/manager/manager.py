@@ -40,6 +40,7 @@ from dwcp.store.claim import Claim
 from dwcp.store.identity import load_or_create
 from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
+from dwcp.store.records import Value
 from dwcp.store.shared_rate import parse_limit, read_limit, write_limit
 from dwcp.store.workloads import add_workload, remove_workload
 from dwcp.supervise.breaker import BreakerStatus
@@ -107,7 +108,7 @@ class Manager:
             self._identity = identity
             self._server = TransportServer(config, identity, self.board)
             self._peers = PeersComponent(
-                self._server.node, lambda: self._config, self._recorder.note, lambda: self._look_soon("peers")
+                self._server.node, lambda: self._config, self._note, lambda: self._look_soon("peers")
             )
             self.workloads = Workloads(
                 lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
@@ -127,12 +128,11 @@ class Manager:
                 token=statedir.api_token(self._state_dir),
                 certificate=(identity.certificate_file, identity.key_file),
             )
-            self._runner = Runner(
-                self._components(), lambda: self._config, self._recorder.note, self._durations, RESTART_WITH
-            )
+            self._runner = Runner(self._components(), lambda: self._config, self._note, self._durations, RESTART_WITH)
             self._began = time.monotonic()
             await self._runner.start()
             await self._runner.check_all()
+            self._http.show()
         except BaseException as error:
             self._recorder.note("node", "stop", reason=str(error) or type(error).__name__)
             await asyncio.to_thread(self._recorder.close, LOG_GRACE)
@@ -141,6 +141,11 @@ class Manager:
             raise
         statedir.write_run_file(self._state_dir, config.node.name, self.addresses)
         log.info("node is up", node=config.node.name, fingerprint=identity.fingerprint, **self.addresses)
+
+    def _note(self, kind: str, event: str, *, peer: str = "", **detail: Value) -> None:
+        """What supervision tells the log has just changed the node's health: probes are answered so at once."""
+        self._recorder.note(kind, event, peer=peer, **detail)
+        asyncio.get_running_loop().call_soon(self._http.show)
 
     def _components(self) -> dict[Component, tuple[str, ...]]:
         """Every component, and what it depends on. Adding one is a line here."""

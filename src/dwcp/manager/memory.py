@@ -84,6 +84,9 @@ class MemoryComponent(Background):
         )
 
     async def _run(self) -> None:
+        await self._sleep(INTERVAL)
+        # what only the start has needed
+        await asyncio.to_thread(_give_back)
         while True:
             await self._sleep(INTERVAL)
             await self.look()
