@@ -215,3 +215,13 @@ def test_a_node_is_no_peer_of_its_own(tmp_path: Path) -> None:
     own = load_or_create(tmp_path / "c" / "identity", "c").fingerprint
     done = run_dwcp("peer", "add", "b", "host:1", own, "--config", cli_config(tmp_path))
     assert (done.returncode, "of this node itself" in done.stderr) == (2, True)
+
+
+def test_a_peer_that_only_connects_needs_no_address(tmp_path: Path) -> None:
+    stranger = load_or_create(tmp_path / "other", "other")
+    state = ("--set", f"storage.state_dir={tmp_path / 'state'}")
+    done = run_dwcp("peer", "add", "other", "-", "--trust-first-use", *state)
+    assert done.returncode == 2 and "cannot be asked for a fingerprint" in done.stderr
+    assert run_dwcp("peer", "add", "other", "-", stranger.fingerprint, *state).returncode == 0
+    assert f"other  no address  {stranger.fingerprint}" in run_dwcp("peer", "list", *state).stdout
+    assert "has no address" in run_dwcp("ping", "other", *state).stderr

@@ -19,6 +19,9 @@ from dwcp.store.peers import CONFIGURATION, add_peer, origins, remove_peer, with
 from dwcp.transfer.node import Node
 from dwcp.transfer.session import discover
 
+NOWHERE = "-"
+"""In place of the address of a node that this one never connects to."""
+
 
 @click.group()
 def peer() -> None:
@@ -43,11 +46,12 @@ def add(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Know the node on HOST:PORT as NAME.
+    """Know the node on HOST:PORT as NAME; - for HOST:PORT if it is only to connect to this node.
 
     FINGERPRINT is what `dwcp id` shows there; or `ca`, to go by a certificate for NAME (security.ca_file).
     """
     config = load_files(files, overrides)
+    reached = None if address == NOWHERE else address
     if (fingerprint is None) != trust_first_use:
         raise UsageError(
             "give the peer's fingerprint, which `dwcp id` there shows, or --trust-first-use to take the one that is "
@@ -56,24 +60,27 @@ def add(
     if not re.match(NODE_NAME, name):
         raise UsageError(f"{name!r} cannot be a name; allowed: letters, digits, . _ -, at most 63")
     # checked before it is dialled
-    _section(address, fingerprint or "sha256:" + "0" * 64)
+    _section(reached, fingerprint or "sha256:" + "0" * 64)
     state = open_state(config)
     identity = state.identity
     if fingerprint is None:
-        fingerprint, calls_itself = discover(Node(config, identity), address)
+        if reached is None:
+            raise UsageError("whoever is not to be connected to cannot be asked for a fingerprint; give it")
+        fingerprint, calls_itself = discover(Node(config, identity), reached)
         click.echo(f"found at {address}: node {calls_itself}, fingerprint {fingerprint}")
     if fingerprint == identity.fingerprint:
         raise UsageError("this is the fingerprint of this node itself")
-    if not add_peer(config, name, _section(address, fingerprint)):
+    if not add_peer(config, name, _section(reached, fingerprint)):
         click.echo(f"peer {name} is known already")
         return
     state.recorder.write("peer", "add", peer=name, address=address, fingerprint=fingerprint)
-    click.echo(f"peer {name} is added: {address}, {fingerprint}")
+    click.echo(f"peer {name} is added: {reached or 'no address'}, {fingerprint}")
     click.echo(tell_to_reload(Path(config.storage.state_dir)))
     click.echo(f"For it to know this node: dwcp peer add {config.node.name} HOST:PORT {identity.fingerprint}")
+    click.echo("(with - for HOST:PORT if it is not to connect to this one)")
 
 
-def _section(address: str, fingerprint: str) -> PeerSection:
+def _section(address: str | None, fingerprint: str) -> PeerSection:
     try:
         return PeerSection(address=address, fingerprint=fingerprint)
     except ValidationError as error:
