@@ -31,15 +31,16 @@ SIZE = 40_000_000
 """Bytes: with the lab's rate a transfer takes some 20 s."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """Not for the whole session: while it is there an event loop runs in this thread, and others have tests too."""
     if CHROMIUM is None:
         pytest.skip("no chromium here; scripts/install-test-tools.sh installs it where it can")
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = launch(playwright, str(CHROMIUM))
     try:
@@ -83,7 +84,7 @@ def watched_page(context: BrowserContext, complaints: list[str]) -> Page:
     return page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """For tests that leave both nodes as they are."""
     with watched_lab(tmp_path_factory.mktemp("lab")) as made:
