@@ -48,6 +48,8 @@ class Running:
         self.fingerprint = load_or_create(self.state_dir / "identity", name).fingerprint
         values: dict[str, dict[str, Any]] = {
             "node": {"name": name},
+            # the whole test run is in this process
+            "memory": {"limit": "4GiB"},
             "http": {"listen": "127.0.0.1:0", "tls_listen": ""},
             "storage": {"state_dir": str(self.state_dir), "exports": {"inbox": {"path": str(self.inbox)}}},
             "transport": {"listen": "127.0.0.1:0", "congestion_algorithm": "cubic", "min_streams": 1},
