@@ -131,7 +131,11 @@ class Daemon:
                 stderr=log,
                 env=self._environment,
             )
-        self.told_with("READY=1")
+        try:
+            self.told_with("READY=1")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

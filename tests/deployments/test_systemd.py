@@ -176,7 +176,8 @@ def test_a_manager_needs_no_system_call_that_the_unit_refuses(tmp_path: Path) ->
         assert one.stop() == 0
     used = set(re.findall(r"^\d+ +(\w+)\(", calls.read_text(), re.MULTILINE))
     assert {"accept4", "renameat", "sendto", "fdatasync"} <= used
-    assert used - allowed_calls() == set()
+    # SQLite gives its files to the owner of the database, but only where it runs as root, as here
+    assert used - allowed_calls() - {"fchown"} == set()
 
 
 def settings(home: Path, peer: str, fingerprint: str) -> dict[str, Any]:

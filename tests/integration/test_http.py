@@ -96,7 +96,7 @@ def test_head_answers_as_get_without_a_body(address: str, path: str) -> None:
 
 def test_live_and_ready(address: str) -> None:
     assert ask(address, "GET", "/live").json == {"status": "alive"}
-    assert ask(address, "GET", "/ready").json == {"status": "ready", "reason": ""}
+    assert ask(address, "GET", "/ready").json["status"] == "ready"
 
 
 def test_breakers_by_peer(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def test_what_was_queued_is_there_after_a_new_start(store: JobStore, tmp_path: P
     first, second, third = store.add([job(), job(target="inbox/two"), job("", keep="last 3", before=["a", "b"])], 2.0)
     store.start(first, 3.0)
     store.park(second, 4, "no")
-    # as after kill -9: nothing is closed
-    again = JobStore(tmp_path)
+    # as kill -9 leaves it: nothing is closed
+    shutil.copytree(tmp_path / "jobs", tmp_path / "left" / "jobs")
+    again = JobStore(tmp_path / "left")
     assert again.get(first).state is JobState.WAITING
     assert "ended while it ran" in again.get(first).reason
     assert (again.get(second).state, again.get(second).attempts, again.get(second).reason) == (JobState.PARKED, 4, "no")

@@ -51,6 +51,8 @@ class Endpoint:
     schema: dict[str, Any] = field(default_factory=dict)
     statuses: dict[int, str] = field(default_factory=dict)
     query: dict[str, Parameter] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    """JSON Schema of the request's body."""
     private: bool = False
     """Reading it needs what changing something needs."""
     media_type: str = "application/json"

@@ -18,7 +18,8 @@ objects with `code` and `message`.
 
 On the plain listener a process of its own answers `/health`, `/live` and `/ready`, from copies that are at most 0.2 s
 old; of a manager that has been silent for 5 s they say 503. A request's head is at most 16 KiB and takes at most 10 s,
-no request needs a body, and who leaves an answer unread for 30 s is cut off. Where there are too many connections,
+a body at
+most 64 KiB, and who leaves an answer unread for 30 s is cut off. Where there are too many connections,
 those that have waited longest for a request are closed.
 
 | method | path | what | answers besides 200 |

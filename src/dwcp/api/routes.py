@@ -327,6 +327,8 @@ def _operation(endpoint: Endpoint, token_needed: bool) -> dict[str, Any]:
         parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     if parameters:
         operation["parameters"] = parameters
+    if endpoint.body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": endpoint.body}}}
     if endpoint.guarded:
         operation["security"] = [{"token": []}] if token_needed or endpoint.secret else [{"token": []}, {}]
         for status, meaning in ((401, "the token is missing or wrong"), (403, "asked from another site's page")):

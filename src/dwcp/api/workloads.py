@@ -6,6 +6,7 @@ included: any local user reaches that one, and the manager may read more than th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.load import as_written
+from dwcp.config.model import NODE_NAME
 from dwcp.config.workloads import NEVER_OVER_HTTP, WorkloadSection
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
@@ -177,6 +179,34 @@ async def _body(request: Request) -> dict[str, Any]:
         raise UsageError(f"the body is no JSON object: {error}") from error
 
 
+def _body_schema(required: dict[str, dict[str, Any]], leave_out: Collection[str]) -> dict[str, Any]:
+    """Of an object with the keys of a workload's section, each as it is written in a configuration."""
+    written = WorkloadSection.model_json_schema()["properties"].items()
+    keys = {key: _written(schema) for key, schema in written if key not in leave_out}
+    return {
+        "type": "object",
+        "properties": {**keys, **required},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _written(schema: dict[str, Any]) -> dict[str, Any]:
+    """Times and rates are numbers with a unit."""
+    described = {"description": f"{schema['description']} {schema['allowed']}"}
+    if "unit" in schema:
+        return {"type": "string", **described}
+    return {key: schema[key] for key in _OF_JSON_SCHEMA if key in schema} | described
+
+
+_OF_JSON_SCHEMA = ("type", "enum", "items", "pattern", "minimum", "maximum", "minItems", "maxItems")
+_NAME = {"type": "string", "pattern": NODE_NAME}
+_SOURCE = {"type": "string", "pattern": "^/", "description": "File or directory here."}
+_TARGET = {"type": "string", "description": "PEER:EXPORT/PATH"}
+_TARGETS = {"type": "array", "items": _TARGET, "minItems": 1, "maxItems": 64}
+_NEW_WORKLOAD = _body_schema({"name": _NAME, "source": _SOURCE, "targets": _TARGETS}, NEVER_OVER_HTTP)
+_NEW_JOB = _body_schema({"source": _SOURCE, "target": _TARGET}, WorkloadSection.model_fields.keys() - {*JOB_KEYS})
+
 _STATES = {"enum": list(JobState)}
 _JOB = obj(
     id="integer",
@@ -223,6 +253,7 @@ ENDPOINTS = (
         "Declare a workload: the body has its `name` and the keys of `workloads.NAME`, hooks excepted",
         _WORKLOAD,
         {201: "it is declared", 400: "it cannot be meant, or the name is taken"},
+        body=_NEW_WORKLOAD,
         secret=True,
     ),
     Endpoint("GET", "/workloads/{name}", _workload, "One workload", _WORKLOAD, {404: "no such workload"}),
@@ -279,6 +310,7 @@ ENDPOINTS = (
         "`priority`, `keep` and `bandwidth` as a workload has them",
         _JOB,
         {201: "it is queued", 400: "it cannot be meant", 404: "no such peer"},
+        body=_NEW_JOB,
         secret=True,
     ),
     Endpoint("GET", "/jobs/{id}", _job, "One job", _JOB, {404: "no such job"}),

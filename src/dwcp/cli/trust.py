@@ -46,9 +46,10 @@ def add(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Know the node on HOST:PORT as NAME; - for HOST:PORT if it is only to connect to this node.
+    """Know the node on HOST:PORT as NAME.
 
-    FINGERPRINT is what `dwcp id` shows there; or `ca`, to go by a certificate for NAME (security.ca_file).
+    HOST:PORT is - for one that only connects to this node. FINGERPRINT is what `dwcp id` shows there; or `ca`, to go by
+    a certificate for NAME (security.ca_file).
     """
     config = load_files(files, overrides)
     reached = None if address == NOWHERE else address

@@ -89,6 +89,8 @@ class JobStore:
             raise StateError(f"cannot use {self._path}: {error}; make it writable for this user") from error
         try:
             with self._using() as db:
+                # this process alone: then there is no file of shared memory, which a full disk would not hold
+                db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
             with self._changing() as db:

@@ -146,7 +146,7 @@ class TreeKeeper:
         outside of the export. Raises OSError; RefusedError also where something else is there now."""
         with held_name(name, parent) as held:
             status = os.stat(held)  # noqa: PTH116  (a path of bytes)
-            if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
+            if _identity(status) != _identity(seen):
                 raise RefusedError(f"{display(entry.path)} was replaced by something else just now; send it again")
             if status.st_nlink > 1:
                 return False
@@ -239,6 +239,11 @@ class TreeKeeper:
 
 def _without_case(name: bytes) -> bytes:
     return os.fsencode(unicodedata.normalize("NFD", os.fsdecode(name)).casefold())
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """An inode's number alone is given to the next file as soon as the last one is gone."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_ctime_ns
 
 
 def _mark(target: Parts) -> int:
