@@ -65,7 +65,7 @@ export class Chart {
           y: { range: (_plot, _low, high) => [0, Math.max(1000, (high ?? 0) * 1.15)] },
         },
         axes: [
-          { ...axis, size: 26, space: 90, values: (_plot, times) => times.map((time) => format.moment(new Date(time * 1000)).slice(0, -3)) },
+          { ...axis, size: 26, space: 90, values: (_plot, times) => times.map((time) => format.second(time).slice(0, -3)) },
           { ...axis, size: 78, space: 44, values: (_plot, rates) => rates.map((rate) => format.rate(rate)) },
         ],
         series: [{}, line("sent", "--sent"), line("received", "--received")],

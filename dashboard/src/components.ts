@@ -36,7 +36,7 @@ function row(store: Store, name: string): Row<Component> {
       text(badge, component.failed ? "failed" : component.recovering ? "recovering" : component.status);
       attribute(badge, "data-state", component.recovering && !component.failed ? "degraded" : component.status);
       const restarts = component.restarts ? `, ${format.plural(component.restarts, "restart")}` : "";
-      text(since, `since ${format.moment(new Date(component.since * 1000))}${restarts}`);
+      text(since, `since ${format.second(component.since)}${restarts}`);
       text(reason, component.reason);
       show(reason, !!component.reason);
       history.render(store.log);

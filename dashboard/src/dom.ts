@@ -34,6 +34,10 @@ export function text(element: Element, value: string): void {
   if (element.textContent !== value) element.textContent = value;
 }
 
+/** One line of parts that is broken between them only. */
+export const joined = (...parts: string[]): string =>
+  parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join("  ·  ");
+
 export function attribute(element: Element, name: string, value: string | undefined): void {
   if (value === undefined) element.removeAttribute(name);
   else if (element.getAttribute(name) !== value) element.setAttribute(name, value);

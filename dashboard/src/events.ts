@@ -40,7 +40,7 @@ export function events(store: Store): void {
 function mood(record: LogRecord): string {
   const now = String(record.detail?.["now"] ?? record.detail?.["state"] ?? record.event);
   if (["open", "failed", "unhealthy", "restart-failed", "lost", "refused"].includes(now)) return "unhealthy";
-  if (["half-open", "degraded", "restart", "cancelled", "cut", "resumed"].includes(now)) return "degraded";
+  if (["half-open", "degraded", "parked", "restart", "cancelled", "cut", "resumed"].includes(now)) return "degraded";
   if (["healthy", "done", "closed", "recovered", "reset"].includes(now)) return "healthy";
   return "none";
 }
@@ -92,6 +92,23 @@ export function describe(record: LogRecord): string {
     case "peer add":
     case "peer remove":
       return `peer ${record.peer} was ${record.event === "add" ? "added" : "removed"}`;
+    case "workload add":
+    case "workload remove":
+      return `workload ${value("name")} was ${record.event === "add" ? "added" : "removed"}`;
+    case "workload pause":
+      return `workload ${value("name")} is paused`;
+    case "workload resume":
+      return `workload ${value("name")} runs by itself again`;
+    case "job add":
+      return `job ${value("id")} was added: ${value("source")} to ${record.peer}:${value("target")}`;
+    case "job begin":
+      return `job ${value("id")} begins: ${d["what"] === "verify" ? "check of " : ""}${value("workload") && `${value("workload")} at `}${record.peer}:${value("target")}`;
+    case "job done":
+      return `job ${value("id")} is done${d["version"] ? `, version ${value("version")}` : ""}`;
+    case "job parked":
+      return `job ${value("id")} was given up${because()}`;
+    case "job cancelled":
+      return `job ${value("id")} was cancelled`;
     case "snapshot begin":
       return `a snapshot of the state begins (${value("reason")})`;
     case "snapshot end":

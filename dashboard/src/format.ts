@@ -24,6 +24,9 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
 }
 
+/** As `duration`, of what is a round number more often than not. */
+export const period = (seconds: number): string => duration(seconds).replace(/ 0 (s|min|h)$/, "");
+
 /** As `duration`, in one unit: for what is glanced at. */
 export function about(seconds: number): string {
   const s = Math.max(0, Math.round(seconds));
@@ -45,6 +48,11 @@ export function moment(date: Date): string {
   const time = clock.format(date);
   return date.toDateString() === new Date().toDateString() ? time : `${day.format(date)} ${time}`;
 }
+
+/** Seconds since the epoch, as the node tells times. */
+export const now = (): number => Date.now() / 1000;
+
+export const second = (seconds: number): string => moment(new Date(seconds * 1000));
 
 export const plural = (number: number, one: string, many = `${one}s`): string =>
   `${count(number)} ${number === 1 ? one : many}`;

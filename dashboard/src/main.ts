@@ -7,12 +7,14 @@ import { configuration } from "./configuration";
 import { attribute, byId, show, text } from "./dom";
 import { events } from "./events";
 import * as format from "./format";
+import { jobs } from "./jobs";
 import { overview, tab } from "./overview";
 import { peers } from "./peers";
 import { Store } from "./store";
 import { Stream, type Connection } from "./stream";
 import { theme } from "./theme";
 import { transfers } from "./transfers";
+import { workloads } from "./workloads";
 
 const store = new Store();
 let connection: Connection = { state: "connecting" };
@@ -59,6 +61,8 @@ byId("token-dialog").querySelector("form")!.addEventListener("submit", (event) =
 theme();
 overview(store);
 transfers(store);
+workloads(store);
+jobs(store);
 peers(store);
 components(store);
 events(store);

@@ -24,6 +24,59 @@ export interface Peer {
   fingerprint?: string;
   round_trip_milliseconds?: number;
   breaker?: Breaker;
+  forecast?: Forecast;
+}
+
+/** Bits per second, over the next `horizon` seconds: the median, and between what it will be with `confidence` (0 to 1). */
+export interface Forecast {
+  rate: number;
+  low: number;
+  high: number;
+  confidence: number;
+  horizon: number;
+}
+
+/** Of a workload. A time that is absent is one that has not come yet. */
+export interface Target {
+  sent_at?: number;
+  version?: string;
+  verified_at?: number;
+  damaged?: number;
+}
+
+export interface Workload {
+  source: string;
+  enabled: boolean;
+  paused: boolean;
+  on_change: boolean;
+  every?: number;
+  cron?: string;
+  keep?: string;
+  max_age?: number;
+  since?: number;
+  asked_at?: number;
+  next_run_at?: number;
+  targets: Record<string, Target>;
+}
+
+export interface Job {
+  /** None for one that was added by command. */
+  workload?: string;
+  kind: "send" | "verify";
+  source: string;
+  target: string;
+  state: "running" | "waiting" | "parked";
+  priority: number;
+  attempts?: number;
+  reason?: string;
+  started_at?: number;
+  not_before?: number;
+}
+
+export interface Jobs {
+  counts: Record<Job["state"], number>;
+  /** By number, as many as the node tells. */
+  first: Record<string, Job>;
 }
 
 export interface Transfer {
@@ -71,6 +124,8 @@ export interface NodeDocument {
     limit_bits_per_second?: number;
     limited_by_operator: boolean;
   };
+  workloads?: Record<string, Workload>;
+  jobs?: Jobs;
 }
 
 export interface Sample {

@@ -20,7 +20,7 @@ export function overview(store: Store): void {
     text(byId("overall"), WORDS[health.status]);
     const doing = health.recovery_in_progress ? "A component is being restarted. " : "";
     text(byId("overall-reason"), sentence(health.reason) + doing);
-    text(byId("uptime"), `Up for ${format.about(Date.now() / 1000 - node.started_at)}.`);
+    text(byId("uptime"), `Up for ${format.about(format.now() - node.started_at)}.`);
     attribute(byId("overall-box"), "data-status", health.status);
     facts(document_);
     text(byId("footer"), `dwcp ${node.program} · ${node.fingerprint}`);

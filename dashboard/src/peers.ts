@@ -2,6 +2,7 @@
 
 import { ask } from "./api";
 import { attribute, byId, h, Keyed, show, text, type Row } from "./dom";
+import { Foreseen } from "./foreseen";
 import { History } from "./history";
 import * as format from "./format";
 import type { Peer, Sample } from "./model";
@@ -30,6 +31,7 @@ function card(store: Store, name: string): Row<Peer> {
   const reason = h("p", { class: "error" });
   const reset = h("button", { type: "button", class: "quiet" }, "Close the breaker");
   const spark = new Sparkline();
+  const foreseen = new Foreseen();
   const history = new History((record) => record.kind === "breaker" && record.peer === name);
   const element = h(
     "li",
@@ -37,6 +39,7 @@ function card(store: Store, name: string): Row<Peer> {
     h("div", { class: "card-head" }, h("h3", {}, name), badge),
     h("div", { class: "peer-facts" }, trip, address),
     h("div", { class: "peer-traffic" }, spark.element, rate),
+    foreseen.element,
     reason,
     reset,
     history.element,
@@ -68,9 +71,10 @@ function card(store: Store, name: string): Row<Peer> {
         text(rate, format.rate(latest));
         spark.render(values, `Traffic with ${name} over the last ten minutes, now ${format.rate(latest)}`);
       }
+      foreseen.render(peer.forecast);
       const breaker = peer.breaker;
       const trouble = breaker && (breaker.state !== "closed" || breaker.failures > 0);
-      const retry = breaker?.retry_at ? ` Tried again at ${format.moment(new Date(breaker.retry_at * 1000))}.` : "";
+      const retry = breaker?.retry_at ? ` Tried again at ${format.second(breaker.retry_at)}.` : "";
       text(reason, trouble ? `${format.plural(breaker.failures, "failure")} in a row: ${breaker.reason}.${retry}` : "");
       show(reason, !!trouble);
       show(reset, !!breaker && breaker.state !== "closed");

@@ -8,7 +8,7 @@ const KEPT_RECORDS = 400;
 const KEPT_SAMPLES = 120;
 
 export type Part = keyof NodeDocument | "samples" | "log";
-const PARTS: Part[] = ["node", "health", "components", "peers", "transfers", "transport", "samples", "log"];
+const PARTS: Part[] = ["node", "health", "components", "peers", "transfers", "transport", "workloads", "jobs", "samples", "log"];
 
 export class Store {
   document: NodeDocument | undefined;

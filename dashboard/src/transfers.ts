@@ -1,7 +1,7 @@
 // Running transfers first, then those that ended; many of them are shown a page at a time.
 
 import { ask } from "./api";
-import { attribute, byId, h, Keyed, show, text, type Row } from "./dom";
+import { attribute, byId, h, joined, Keyed, show, text, type Row } from "./dom";
 import * as format from "./format";
 import type { Transfer } from "./model";
 import type { Store } from "./store";
@@ -85,10 +85,6 @@ function onTheWire(transfer: Transfer): string {
   return `${format.size(transfer.wire_bytes)} on the wire${saved}`;
 }
 
-/** A line is broken between the parts only. */
-const joined = (...parts: string[]): string =>
-  parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join("  ·  ");
-
 function now(transfer: Transfer): string {
   const percent = transfer.bytes_total ? `${Math.floor((transfer.bytes_done / transfer.bytes_total) * 100)} %` : "";
   return joined(
@@ -103,7 +99,7 @@ function now(transfer: Transfer): string {
 
 function afterwards(transfer: Transfer): string {
   return joined(
-    format.moment(new Date(transfer.started_at * 1000)),
+    format.second(transfer.started_at),
     format.plural(transfer.files_done, "file"),
     format.size(transfer.bytes_done),
     `in ${format.duration(transfer.seconds ?? 0)}`,

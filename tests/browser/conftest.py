@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
@@ -99,13 +100,15 @@ def own_lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def watched_lab(directory: Path) -> Iterator[Lab]:
-    """Two nodes that know each other, with a path between them on which transfers can be watched."""
+def watched_lab(directory: Path, more: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Lab]:
+    """Two nodes that know each other, with a path between them on which transfers can be watched. `more`: sections of
+    their configuration."""
     random_file(directory / "content", SIZE)
     settings = {
         "transport": {"enable_pacing": True, "pacing_rate": "16Mbit/s", "congestion_algorithm": "cubic"},
         "circuit_breaker": {"failure_threshold": 2, "timeout": "1s", "success_threshold": 1},
         "health": {"interval": "1s"},
+        **(more or {}),
     }
     with Lab.up(directory, 2, settings) as made:
         yield made

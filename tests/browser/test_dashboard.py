@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,13 +18,20 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 
 from dwcp.testing.lab import Lab, start_node
 from tests.browser import crowd
-from tests.browser.conftest import CHROMIUM, launch, node, send, watched_page
-from tests.processes import DEADLINE, OWN_NETWORK, Daemon, clean_environment, free_ports, no_own_network
+from tests.browser.conftest import CHROMIUM, launch, node, send, watched_lab, watched_page
+from tests.processes import DEADLINE, OWN_NETWORK, Daemon, clean_environment, free_ports, no_own_network, run_dwcp
+from tests.support import make_tree
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / "build" / "screenshots"
 """Kept for who looks at a run."""
 LONG = DEADLINE * 1000
 AWAY = "net::ERR_"
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
+}
+"""Options of a browser's context."""
 
 expect.set_options(timeout=LONG)
 
@@ -150,22 +158,90 @@ def test_a_page_comes_back_after_its_manager_was_killed(own_lab: Lab, page: Page
     expect(page.locator("#overall")).to_have_text("All is well")
 
 
+# -- what a node has, or has not ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forecasting_lab(tmp_path: Path) -> Iterator[Lab]:
+    prediction = {"enabled": True, "model_type": "ewma", "prediction_horizon": "2s", "update_interval": "1s"}
+    breaker = {"failure_threshold": 2, "timeout": "1h"}
+    more = {"prediction": prediction, "jobs": {"retries": 0}, "circuit_breaker": breaker}
+    with watched_lab(tmp_path, more) as made:
+        yield made
+
+
+def command(lab: Lab, group: str, action: str, *arguments: str | Path) -> None:
+    done = run_dwcp(group, action, "--config", node(lab, "node1").config_file, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_workloads_jobs_and_forecasts_are_shown_where_there_are_any(
+    forecasting_lab: Lab, browser: Browser, page: Page
+) -> None:
+    lab = forecasting_lab
+    make_tree(lab.directory / "db")
+    opened(page, node(lab, "node1").http_url)
+    sections = [page.locator(part) for part in ("#workloads", "#workloads-link", "#jobs")]
+    for section in sections:
+        expect(section).to_be_hidden()
+    expect(page.locator("[data-peer=node2] .foreseen")).to_contain_text(
+        re.compile(r"with\s95\s%\sbetween \d.*\sand \d")
+    )
+
+    times = ("--every=1h", "--max-age=2h", "--keep=last 3")
+    command(lab, "workload", "add", "db", lab.directory / "db", "node2:inbox/db", *times)
+    db = page.locator("[data-workload=db]")
+    expect(db.locator(".targets .badge")).to_have_text("fresh")
+    expect(db.locator(".targets")).to_contain_text(re.compile(r"s\sold,\sat\smost\s2\sh.*version\s\d"))
+    expect(db.locator(".numbers")).to_contain_text(re.compile(r"^every\s1\sh .*last\srun.*next\srun.*keeps\slast\s3$"))
+    db.get_by_role("button", name="Pause").click()
+    expect(db.locator("> .workload-head .badge")).to_have_text("paused")
+    expect(db.locator(".numbers")).not_to_contain_text("next")
+    db.get_by_role("button", name="Resume").click()
+    expect(db.locator(".numbers")).to_contain_text("next")
+
+    command(lab, "workload", "add", "lost", lab.directory / "db", "node2:nowhere/db")
+    lost = page.locator("[data-workload=lost]")
+    expect(lost.locator(".numbers")).to_contain_text("never")
+    lost.get_by_role("button", name="Run lost now").click()
+    parked = page.locator(".job").filter(has_text="lost")
+    expect(parked.locator(".badge")).to_have_text("parked")
+    expect(parked.locator(".error")).to_contain_text("nowhere")
+
+    slow = ("--max-age=1s", "--bandwidth=25%")
+    command(lab, "workload", "add", "image", lab.directory / "content", "node2:inbox/image", *slow)
+    image = page.locator("[data-workload=image]")
+    expect(image.locator(".targets .badge")).to_have_text("stale")
+    image.get_by_role("button", name="Run image now").click()
+    expect(page.locator("#jobs-count")).to_have_text("1 running, 1 parked")
+    expect(image.get_by_role("button", name="Pause")).to_be_hidden()
+    complaints: list[str] = []
+    for name, options in LOOKS.items():
+        context = browser.new_context(reduced_motion="reduce", **options)
+        look(opened(watched_page(context, complaints), node(lab, "node1").http_url), f"workloads-{name}")
+        context.close()
+    assert complaints == []
+
+    for name in ("db", "lost", "image"):
+        command(lab, "workload", "rm", name)
+    command(lab, "jobs", "cancel", page.locator(".job[data-state=running]").get_attribute("data-job") or "none runs")
+    for section in sections:
+        expect(section).to_be_hidden()
+
+    os.kill(node(lab, "node2").pid, signal.SIGKILL)
+    expect(page.locator("[data-peer=node2] .badge")).to_have_text("breaker open")
+    command(lab, "jobs", "add", lab.directory / "db", "node2:inbox/db")
+    expect(page.locator(".job .numbers")).to_contain_text(re.compile(r"waits\sfor\snode2"))
+    expect(page.locator("#workloads")).to_be_hidden()
+
+
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("light", {"color_scheme": "light"}),
-        ("dark", {"color_scheme": "dark"}),
-        ("phone", {"color_scheme": "light", "viewport": {"width": 390, "height": 844}}),
-    ],
-)
-def test_axe_finds_nothing_and_nothing_sticks_out(
-    browser: Browser, lab: Lab, name: str, options: dict[str, object]
-) -> None:
+@pytest.mark.parametrize("name", LOOKS)
+def test_axe_finds_nothing_and_nothing_sticks_out(browser: Browser, lab: Lab, name: str) -> None:
     complaints: list[str] = []
-    context: BrowserContext = browser.new_context(reduced_motion="reduce", **options)  # type: ignore[arg-type]
+    context: BrowserContext = browser.new_context(reduced_motion="reduce", **LOOKS[name])
     process = send(lab, f"looked-at-{name}")
     try:
         page = opened(watched_page(context, complaints), node(lab, "node2").http_url)
@@ -174,10 +250,7 @@ def test_axe_finds_nothing_and_nothing_sticks_out(
         page.get_by_role("button", name="Show the configuration").click()
         page.locator("#configuration-transport summary").click()
         page.locator("[data-component=transport] summary").click()
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
-        assert violations(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        look(page, name)
         page.locator("#limit").click()
         assert violations(page) == []
         page.keyboard.press("Escape")
@@ -190,6 +263,14 @@ def test_axe_finds_nothing_and_nothing_sticks_out(
         process.wait()
         context.close()
     assert complaints == []
+
+
+def look(page: Page, name: str) -> None:
+    """Keeps a picture, and fails on what axe finds or what sticks out."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def violations(page: Page) -> list[str]:

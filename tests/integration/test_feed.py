@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def test_a_snapshot_comes_first_and_has_all_that_there_is(daemon: Daemon) -> Non
     assert document["components"]["transport"]["status"] == "healthy"
     assert document["peers"]["away"]["breaker"]["state"] == "closed"
     assert document["transport"]["limit_bits_per_second"] == 1_000_000_000
+    assert not {"workloads", "jobs"} & document.keys()
     assert first.data["log"][0]["kind"] == "node"
 
 
@@ -130,11 +131,13 @@ def test_the_configuration_in_force_is_shown_without_secrets(daemon: Daemon) -> 
 
 
 @contextlib.asynccontextmanager
-async def feed_of(directory: Path) -> AsyncIterator[tuple[Manager, Feed]]:
+async def feed_of(directory: Path, more: dict[str, Any] | None = None) -> AsyncIterator[tuple[Manager, Feed]]:
+    """`more`: sections of the configuration."""
     values = {
         "http": {"listen": "127.0.0.1:0", "tls_listen": ""},
         "transport": {"listen": "127.0.0.1:0"},
         "storage": {"state_dir": str(directory)},
+        **(more or {}),
     }
     async with Manager(Config.model_validate(values)) as node:
         feed = Feed(node)
@@ -169,6 +172,53 @@ def test_a_thousand_transfers_are_told_once_and_then_only_what_changes(tmp_path:
             await stream.aclose()  # type: ignore[attr-defined]
             for number in range(1000):
                 node.board.end(f"t{number}", State.DONE)
+
+    asyncio.run(run())
+
+
+def test_a_workload_is_told_with_what_becomes_of_it_and_only_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    more = {
+        "peers": {"away": {"address": "127.0.0.1:1", "fingerprint": f"sha256:{'0' * 64}"}},
+        "jobs": {"retries": 0},
+        "workloads": {
+            "db": {"source": str(tmp_path / "source"), "targets": ["away:inbox/db"], "every": "1h", "max_age": "2h"}
+        },
+    }
+
+    async def run() -> None:
+        async with feed_of(tmp_path / "state", more) as (node, feed):
+            stream = feed.follow("")
+            document: dict[str, Any] = {}
+
+            async def until(condition: Callable[[], bool]) -> None:
+                nonlocal document
+                while not (document and condition()):
+                    message = parsed((await anext(stream)).decode())
+                    if message.event in ("snapshot", "patch"):
+                        told = message.data["document"] if message.event == "snapshot" else message.data
+                        document = apply({} if message.event == "snapshot" else document, told)
+
+            def first() -> dict[str, Any]:
+                return next(iter(document.get("jobs", {"first": {}})["first"].values()), {})
+
+            await until(lambda: first().get("state") == "parked")
+            assert first()["target"] == "away:inbox/db"
+            assert first()["reason"]
+            db = document["workloads"]["db"]
+            assert (db["every"], db["max_age"], db["paused"], db["targets"]) == (
+                3600,
+                7200,
+                False,
+                {"away:inbox/db": {}},
+            )
+            assert db["next_run_at"] == pytest.approx(db["asked_at"] + 3600, abs=1)
+            await node.workloads.pause("db", paused=True)
+            await until(lambda: document["workloads"]["db"]["paused"])
+            assert "next_run_at" not in document["workloads"]["db"]
+            node.reload(node.config.model_copy(update={"workloads": {}}))
+            await until(lambda: not {"workloads", "jobs"} & document.keys())
+            await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(run())
 

@@ -12,8 +12,12 @@ from dwcp.dashboard import assets, log_tail
 from dwcp.dashboard.document import significant, transfer_entry
 from dwcp.dashboard.log_tail import LogTail
 from dwcp.dashboard.rates import INTERVAL, SAMPLES, History, TransferRates
+from dwcp.dashboard.workloads import jobs
+from dwcp.policy.queueing import JobState
+from dwcp.store.job import Job, Settings
 from dwcp.store.txlog import TransactionLog
 from dwcp.transfer.board import Role, State, TransferStatus
+from dwcp.workloads.coordinator import WorkloadStatus
 
 ROOT = Path(__file__).parent.parent.parent
 MEGABIT = 125_000
@@ -86,6 +90,40 @@ def test_an_ended_transfer_says_how_long_it_took_and_why_it_failed() -> None:
 def test_numbers_are_told_with_as_many_digits_as_people_read() -> None:
     assert [significant(number) for number in (0.0, 0.0347, 12.34, 1234.5, 99.9)] == [0, 0.035, 12, 1200, 100]
     assert significant(123456789.0, 3) == 123_000_000
+
+
+def test_a_job_says_what_it_waits_for() -> None:
+    waiting = Job(
+        id=7,
+        workload="",
+        kind="send",
+        peer="b",
+        target="inbox/x",
+        source="/srv/x",
+        settings=Settings(),
+        priority=5,
+        state=JobState.WAITING,
+        attempts=2,
+        created_at=1.0,
+        not_before=60.4,
+        started_at=30.0,
+        ended_at=0.0,
+        reason="no",
+        version="",
+        files=0,
+        bytes=0,
+        wire_bytes=0,
+    )
+    running = replace(waiting, id=8, workload="db", state=JobState.RUNNING, attempts=0, reason="")
+    counts = dict.fromkeys(JobState, 0) | {JobState.WAITING: 12_000, JobState.RUNNING: 1}
+    told = jobs(WorkloadStatus(counts=counts, jobs=[running, waiting]))
+    assert told["counts"] == {"running": 1, "waiting": 12_000, "parked": 0}
+    common = {"kind": "send", "source": "/srv/x", "target": "b:inbox/x", "priority": 5}
+    assert told["first"] == {
+        "8": {**common, "workload": "db", "state": "running", "started_at": 30},
+        "7": {**common, "state": "waiting", "attempts": 2, "reason": "no", "not_before": 60},
+    }
+    assert jobs(WorkloadStatus()) == {}
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_only_the_newest_ended_jobs_are_remembered(store: JobStore) -> None:
     assert store.counts()[JobState.WAITING] == 1
     with pytest.raises(NotFoundError, match="no job 1"):
         store.get(ids[0])
+
+
+def test_what_has_not_ended_is_told_from_the_most_telling_on(store: JobStore) -> None:
+    waiting, parked, running, done, urgent = store.add(
+        [job("") for _ in range(4)] + [replace(job(""), priority=9)], 1.0
+    )
+    store.start(running, 2.0)
+    store.park(parked, 1, "no")
+    store.finish(store.get(done), Outcome(), 3.0)
+    assert [found.id for found in store.unended(10)] == [running, parked, urgent, waiting]
+    assert [found.id for found in store.unended(2)] == [running, parked]
 
 
 def test_what_is_done_is_not_retried(store: JobStore) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 from dwcp.config.model import PeerSection
 from dwcp.dashboard.patch import Document
+from dwcp.dashboard.workloads import jobs, workloads
+from dwcp.forecast.forecaster import Forecast
 from dwcp.metrics.view import NodeView
+from dwcp.prediction.predictor import LinkView
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.transfer.board import State, TransferStatus
 
@@ -18,7 +21,7 @@ STEADY = 2
 
 def build(view: NodeView, node: Document, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:
     """`node`: what does not change while the node runs; `rates`: bits per second on the wire of those in `live`."""
-    return {
+    document = {
         "node": node | _node(view),
         "health": _health(view),
         "components": _components(view),
@@ -26,6 +29,8 @@ def build(view: NodeView, node: Document, rates: Mapping[str, float], live: list
         "transfers": _transfers(view, rates, live),
         "transport": _transport(view),
     }
+    optional = {"workloads": workloads(view), "jobs": jobs(view.workloads.status)}
+    return document | {part: found for part, found in optional.items() if found}
 
 
 def _node(view: NodeView) -> Document:
@@ -68,14 +73,16 @@ def _components(view: NodeView) -> Document:
 
 def _peers(view: NodeView) -> Document:
     breakers, latency = view.breakers(), view.transport().latency_seconds
-    configured = view.config.peers
+    configured, links = view.config.peers, view.links()
     return {
-        name: _peer(configured.get(name), breakers.get(name), latency.get(name))
+        name: _peer(configured.get(name), breakers.get(name), latency.get(name), links.get(name))
         for name in sorted(configured.keys() | breakers.keys() | latency.keys())
     }
 
 
-def _peer(configured: PeerSection | None, breaker: BreakerStatus | None, latency: float | None) -> Document:
+def _peer(
+    configured: PeerSection | None, breaker: BreakerStatus | None, latency: float | None, link: LinkView | None
+) -> Document:
     peer: Document = {}
     if configured is not None:
         peer["fingerprint"] = configured.fingerprint
@@ -92,7 +99,19 @@ def _peer(configured: PeerSection | None, breaker: BreakerStatus | None, latency
         }
         if breaker.retry_at_seconds > 0:
             peer["breaker"]["retry_at"] = round(time.time() + breaker.retry_at_seconds)
+    if link is not None and link.forecast is not None:
+        peer["forecast"] = _forecast(link.forecast)
     return peer
+
+
+def _forecast(forecast: Forecast) -> Document:
+    return {
+        "rate": significant(forecast.rate),
+        "low": significant(forecast.low),
+        "high": significant(forecast.high),
+        "confidence": forecast.confidence,
+        "horizon": forecast.horizon,
+    }
 
 
 def _transfers(view: NodeView, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:

@@ -173,6 +173,15 @@ class JobStore:
             rows = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE state IN ({marks}) ORDER BY id", wanted)  # noqa: S608
             return [_job(row) for row in rows]
 
+    def unended(self, most: int) -> list[Job]:
+        """So many of those that have not ended: running ones first, then parked ones, then those that wait, as they
+        will go."""
+        states = (JobState.RUNNING, JobState.PARKED, JobState.WAITING)
+        order = "CASE state WHEN ? THEN 0 WHEN ? THEN 1 ELSE 2 END, priority DESC, id"
+        query = f"SELECT {_COLUMNS} FROM jobs WHERE state IN (?, ?, ?) ORDER BY {order} LIMIT ?"  # noqa: S608
+        with self._using() as db:
+            return [_job(row) for row in db.execute(query, (*states, *states[:2], most))]
+
     def get(self, job_id: int) -> Job:
         """Raises NotFoundError."""
         with self._using() as db:

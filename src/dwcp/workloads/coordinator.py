@@ -37,6 +37,8 @@ MAX_JOBS = 64
 """As jobs.at_once may be set to."""
 MAX_WAITING = 10_000
 """Jobs added by command that may wait: each costs a row."""
+TOLD_JOBS = 100
+"""Of the jobs that have not ended, in the status: as many as people read."""
 
 log = structlog.get_logger()
 
@@ -50,6 +52,10 @@ class WorkloadStatus:
     counts: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
     ended: dict[JobState, int] = field(default_factory=dict)
     """Jobs since the manager started: done, parked and cancelled."""
+    next_runs: dict[str, float] = field(default_factory=dict)
+    """Wall clock, of the workloads that the clock has run."""
+    jobs: list[Job] = field(default_factory=list)
+    """Jobs that have not ended, TOLD_JOBS at most: those that run, then parked ones, then those that wait."""
 
 
 class Workloads:
@@ -224,7 +230,7 @@ class Workloads:
         ready, next_at = await asyncio.to_thread(self._plan, config, settled, set(self._closed_peers()))
         for job in ready:
             self._begin(job)
-        await asyncio.to_thread(self._read_status)
+        await asyncio.to_thread(self._read_status, config)
         waits = [IDLE]
         if next_at is not None:
             waits.append(next_at - time.time())
@@ -265,9 +271,17 @@ class Workloads:
             store.asked(name, kind, now)
         return ids
 
-    def _read_status(self) -> None:
+    def _read_status(self, config: Config) -> None:
         store = self._store
-        self._status = WorkloadStatus(store.known(), store.standings(), store.counts(), dict(self._ended))
+        known = store.known()
+        self._status = WorkloadStatus(
+            known,
+            store.standings(),
+            store.counts(),
+            dict(self._ended),
+            plan.next_runs(config, known),
+            store.unended(TOLD_JOBS),
+        )
 
     # -- sources -------------------------------------------------------------------------------------------------------
 

@@ -39,8 +39,21 @@ def due(config: Config, known: Mapping[str, Known], changed: Collection[str], no
     return Due(asked, min(later, default=None))
 
 
+def next_runs(config: Config, known: Mapping[str, Known]) -> dict[str, float]:
+    """When the clock has each workload run next (wall clock); in the past where it is due. A change of its source may
+    do so before. Those that wait for a change, or for a request, are not among them."""
+    moments = {name: _next_run(workload, known.get(name)) for name, workload in config.workloads.items()}
+    return {name: moment for name, moment in moments.items() if moment is not None}
+
+
+def _next_run(workload: WorkloadSection, known: Known | None) -> float | None:
+    if known is None or known.paused or not workload.enabled:
+        return None
+    return Schedule(workload.every, workload.cron).next_due(known.since, known.asked_at or None)
+
+
 def _moments(workload: WorkloadSection, known: Known) -> Iterator[tuple[str, float]]:
-    runs = Schedule(workload.every, workload.cron).next_due(known.since, known.asked_at or None)
+    runs = _next_run(workload, known)
     if runs is not None:
         yield "send", runs
     if workload.verify_every is not None:
