@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dwcp.transfer import receiver
+from dwcp.transfer import writing
 from dwcp.transfer.result import TransferResult
 from dwcp.wire import frames
 from dwcp.wire import messages as m
@@ -176,14 +176,14 @@ def test_a_disk_that_is_slower_than_the_link_is_waited_for(
     source = tmp_path / "file" if direction == "put" else pair.inbox / "file"
     target = pair.inbox / "copy" if direction == "put" else tmp_path / "copy"
     content = random_file(source, 12 * MIB)
-    disk, pause, write = threading.Lock(), threading.Event(), receiver.write_all
+    disk, pause, write = threading.Lock(), threading.Event(), writing.write_all
 
     def slowly(fd: int, data: memoryview, offset: int) -> None:
         with disk:
             pause.wait(0.2)
             write(fd, data, offset)
 
-    monkeypatch.setattr(receiver, "write_all", slowly)
+    monkeypatch.setattr(writing, "write_all", slowly)
     result = pair.send(source, "inbox/copy") if direction == "put" else pair.get("inbox/file", target)
     assert target.read_bytes() == content
     assert result.seconds > 12 * 0.2

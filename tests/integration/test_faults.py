@@ -344,8 +344,8 @@ def test_an_export_that_is_gone_is_named(pair: Pair, tmp_path: Path) -> None:
     [
         "dwcp.transfer.plan.Planner.plan",
         "dwcp.transfer.commit.Committer._round",
-        "dwcp.transfer.receiver.Receiver._block",
-        "dwcp.transfer.sender.Sender._leaf",
+        "dwcp.transfer.arriving.Arrivals._block",
+        "dwcp.transfer.carrying.Carrier._leaf",
         "dwcp.transfer.source.TreeSource.entries",
     ],
 )
@@ -375,7 +375,7 @@ def test_blocks_that_never_decode_are_not_sent_for_ever(
         raise ProtocolError("it does not decode")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dwcp.transfer.receiver.decode_leaf", refuse)
+        patch.setattr("dwcp.transfer.arriving.decode_leaf", refuse)
         with pytest.raises(IntegrityError, match="nothing arrived in between; the last: it does not decode"):
             pair.send(tmp_path / "file", "inbox/file")
 
@@ -389,7 +389,7 @@ def test_a_get_of_a_file_that_always_arrives_damaged_ends(
         raise IntegrityError("damaged on the way, as always")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dwcp.transfer.receiver.decode_leaf", damaged)
+        patch.setattr("dwcp.transfer.arriving.decode_leaf", damaged)
         with pytest.raises(PartialError, match=r"'\.' arrives damaged again and again: damaged on the way, as always"):
             pair.get("inbox/file", tmp_path / "file")
 

@@ -21,7 +21,7 @@ from dwcp.errors import DwcpError
 from dwcp.hde import codecs, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
-from dwcp.transfer import receiver, sender, session, source, work
+from dwcp.transfer import receiver, session, source, work
 from dwcp.wire import frames, handshake, paths, tree
 from dwcp.wire import messages as m
 from dwcp.wire.tree import ALL_KEPT, Change, TreeOptions
@@ -319,7 +319,7 @@ def test_the_limits_are_the_code() -> None:
         "component of a path": paths.MAX_NAME,
         "data connections of a session": m.MAX_STREAMS,
         "leaves of a stream that are kept": source.STREAM_WINDOW,
-        "damaged blocks of a file": sender.MAX_RESENDS,
+        "damaged blocks of a file": work.MAX_RESENDS,
         "signs of life in a read timeout": session.LIVELY,
         "seconds from cancelling to closing": session.PARTING,
     }

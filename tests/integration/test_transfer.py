@@ -366,7 +366,7 @@ def test_storage_errors_are_named_at_both_ends(pair: Pair, tmp_path: Path) -> No
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dwcp.transfer.receiver.write_all", full)
+        patch.setattr("dwcp.transfer.writing.write_all", full)
         with pytest.raises(StorageError, match="the disk is full; free space there"):
             pair.send(tmp_path / "file", "inbox/file")
     wait_until(lambda: bool(pair.board.recent()), "the receiver ends it too")

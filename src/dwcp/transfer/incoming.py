@@ -103,6 +103,9 @@ class Incoming:
             self.hashes[leaf * self.hash_size : (leaf + 1) * self.hash_size] = digest
             self.origin[leaf] = origin
 
+    def digest(self, leaf: int) -> bytes:
+        return bytes(self.hashes[leaf * self.hash_size : (leaf + 1) * self.hash_size])
+
     def arrived(self, leaf: int, digest: bytes) -> int:
         """A leaf is written to the part. The bytes that are settled by it; 0 when it was before."""
         with self.lock:

@@ -7,39 +7,34 @@ baselines and put files together; one for each stream receives, verifies and wri
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, Interrupted, ProtocolError, TemporaryError, fault, from_code
+from dwcp.errors import DwcpError, IntegrityError, ProtocolError, TemporaryError, fault, from_code
 from dwcp.files.attributes import Attributes
-from dwcp.files.root import FATAL, Parts, Root, failure, open_regular
-from dwcp.files.sparse import write_all, write_sparse
+from dwcp.files.root import FATAL, Parts, Root, failure
 from dwcp.files.staging import NoStaging, Staging
 from dwcp.filters.rules import top_level
 from dwcp.hde import codecs
-from dwcp.hde.hashes import HASHES, MAX_LEAVES
-from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, cut, pack_index, page_hashes
-from dwcp.hde.standalone import MAX_CONTENT
+from dwcp.hde.hashes import HASHES
+from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED
+from dwcp.transfer.arriving import Arrivals
 from dwcp.transfer.backup import Backup, check_backup
-from dwcp.transfer.channel import BodyError, Channel, DamagedLinkError
+from dwcp.transfer.channel import Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
-from dwcp.transfer.encoding import Baseline, decode_leaf, decode_segment
 from dwcp.transfer.engine import Engine
-from dwcp.transfer.incoming import BASELINE, Incoming
+from dwcp.transfer.incoming import Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.removal import Removal
-from dwcp.transfer.segments import CODERS
 from dwcp.transfer.tree import TreeKeeper
-from dwcp.transfer.work import MAX_BLOCK_BODY, MAX_RESENDS, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
+from dwcp.transfer.work import MAX_BLOCK_BODY, MAX_UNSETTLED_AT_ONCE, PACK_BYTES, weight
+from dwcp.transfer.writing import Writer
 from dwcp.wire import messages as m
-from dwcp.wire.frames import Prefix
 from dwcp.wire.messages import indexes_of, runs_of
 from dwcp.wire.paths import display
 from dwcp.wire.tree import CONTENT, MAX_XATTRS_SIZE, NEW, SENT, SIZE, TIME, Change, TreeOptions, xattrs_size
@@ -80,7 +75,6 @@ class Receiver(Engine):
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
-        self._pool = pool
         self._tally = tally
         self._least_leaf = least_leaf
         self._files: dict[int, Incoming] = {}
@@ -90,7 +84,6 @@ class Receiver(Engine):
         self._names_told = self._deleted_first = False
         self._problems: list[str] = []
         """What failed beside the files."""
-        self._decoding = threading.BoundedSemaphore(CODERS)
         self._is_stream = self._finishing = self._closing = False
         self._wanted_bytes = 0
         self._active_streams = 0
@@ -134,6 +127,21 @@ class Receiver(Engine):
             published=self._published,
             failed=self._fail,
             fatal=self.tell_and_abort,
+        )
+        self._writer = Writer(
+            root, self._staging, self._attributes, self._planner, pool, self._hash, self.finished.is_set
+        )
+        self._arrivals = Arrivals(
+            control,
+            self._writer,
+            hash_=self._hash,
+            pool=pool,
+            tally=tally,
+            file=self._file_or_none,
+            arrived=self._arrived,
+            small_is_written=self._small_is_written,
+            whole=self._complete_if_whole,
+            fail=self._fail,
         )
         self._planning = ThreadPoolExecutor(1, "dwcp-plan")
         self._hashing = ThreadPoolExecutor(HASHERS, "dwcp-hash")
@@ -376,37 +384,10 @@ class Receiver(Engine):
     def _send_index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> None:
         with file.held() as alive:
             if alive:
-                index = self._index(file, request, leaves)
+                index = self._writer.index(file, leaves, chunks=request.chunks)
                 # before it is sent: the answer may be another request
                 file.indexing = False
                 self._control.send(m.BaseIndex(file=file.id), index)
-
-    def _index(self, file: Incoming, request: m.IndexRequest, leaves: list[int]) -> bytes:
-        base, base_size = self._base_fd(file), file.base_size
-        pages = page_hashes(b"")
-        for leaf in leaves:
-            pages.extend(page_hashes(os.pread(base, file.leaf_size, leaf * file.leaf_size)))
-
-        def read(offset: int, size: int) -> bytes:
-            if self.finished.is_set():
-                raise Interrupted("the transfer has ended")
-            return os.pread(base, size, offset)
-
-        return pack_index(pages, cut(read, base_size if request.chunks else 0))
-
-    def _base_fd(self, file: Incoming) -> int:
-        """The baseline, opened once. Raises OSError, or StorageError when it is gone."""
-        with file.lock:
-            if file.base_fd is None:
-                if file.base is None:
-                    raise ProtocolError("the peer refers to a baseline that was not offered")
-                with self._root.directory(file.base[:-1]) as parent:
-                    file.base_fd = open_regular(file.base[-1], parent)
-            return file.base_fd
-
-    def _baseline(self, file: Incoming) -> Baseline:
-        fd = self._base_fd(file)
-        return Baseline(file.base_size, lambda offset, view: os.preadv(fd, [view], offset))
 
     def _file_end(self, message: m.FileEnd) -> None:
         file = self._file(message.file)
@@ -451,7 +432,7 @@ class Receiver(Engine):
                 message, _, prefix = channel.receive_head()
                 if isinstance(message, m.Bye):
                     return
-                self._take(message, prefix, channel)
+                self._arrivals.take(message, prefix, channel)
         except EOFError:
             return
         except OSError as error:
@@ -471,169 +452,21 @@ class Receiver(Engine):
             with self._condition:
                 self._active_streams -= 1
 
-    def _take(self, message: m.Message, prefix: Prefix, channel: Channel) -> None:
-        with self._pool.buffer(max(1, prefix.body_size)) as buffer:
-            body = buffer[: prefix.body_size]
-            match message:
-                case m.Block():
-                    try:
-                        channel.receive_body(prefix, body)
-                        self._block(message, prefix, body)
-                    except (BodyError, IntegrityError) as error:
-                        self._ask_again(message.file, [message.leaf], error)
-                case m.Segment():
-                    try:
-                        channel.receive_body(prefix, body)
-                        self._segment(message, body)
-                    except BodyError as error:
-                        self._ask_again(message.file, indexes_of(message.leaves, MAX_LEAVES), error)
-                case m.Pack():
-                    try:
-                        channel.receive_body(prefix, body)
-                        self._pack(message, body)
-                    except (BodyError, IntegrityError) as error:
-                        for packed in message.files:
-                            self._ask_again(packed.file, [0], error)
-                case m.Ping():
-                    channel.receive_body(prefix, body)
-                case _:
-                    raise ProtocolError(f"the peer sent a {type(message).__name__} on a data connection")
-
-    def _ask_again(self, number: int, leaves: list[int], error: DwcpError) -> None:
-        file = self._files.get(number)
-        if file is None:
-            return
-        with file.lock:
-            file.damaged += 1
-            too_often = file.damaged > MAX_RESENDS
-        if too_often:
-            self._fail(file, IntegrityError(f"{display(file.entry.path)} arrives damaged again and again: {error}"))
-            return
-        self._tally.add("frames_corrupt")
-        log.warning(
-            "a damaged block is asked for again", path=display(file.entry.path), leaves=leaves, reason=str(error)
-        )
-        self._control.send(m.Resend(file=number, leaves=runs_of(leaves), reason=str(error)))
-
-    def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
-        file = self._file_or_none(block.file)
-        if file is None:
-            return
-        with file.held() as alive:
-            if not alive or file.completing:
-                return
-            file.expect(block.leaf, block.size)
-            try:
-                content, digest = decode_leaf(block, body, prefix.body_hash, self._hash, lambda: self._baseline(file))
-                self._write(file, block.leaf, content, digest, zero=block.codec == codecs.ZERO.id and not block.ops)
-            except (IntegrityError, ProtocolError):
-                raise
-            except DwcpError as error:
-                self._fail(file, error)
-                return
-        self._complete_if_whole(file)
-
-    def _segment(self, segment: m.Segment, body: memoryview) -> None:
-        file = self._file_or_none(segment.file)
-        if file is None:
-            return
-        with file.held() as alive:
-            if not alive or file.completing:
-                return
-            leaves = indexes_of(segment.leaves, file.leaves)
-            sizes = [file.leaf_bytes(leaf) for leaf in leaves]
-            if len(segment.digests) != len(leaves) * file.hash_size or segment.size != sum(sizes):
-                raise ProtocolError(f"a segment of file {file.id} does not fit its leaves")
-            if segment.size > MAX_CONTENT and len(leaves) > 1:
-                raise ProtocolError("the peer sends more leaves in one segment than are allowed")
-            damaged: list[int] = []
-            try:
-                with self._decoding:
-                    content = decode_segment(body, segment.size, self._baseline(file))
-                at = 0
-                for place, (leaf, size) in enumerate(zip(leaves, sizes, strict=True)):
-                    piece = content[at : at + size]
-                    at += size
-                    digest = segment.digests[place * file.hash_size : (place + 1) * file.hash_size]
-                    if self._hash.digest(piece) == digest:
-                        self._write(file, leaf, piece, digest)
-                    else:
-                        damaged.append(leaf)
-            except ProtocolError:
-                raise
-            except DwcpError as error:
-                self._fail(file, error)
-                return
-        if damaged:
-            self._ask_again(file.id, damaged, IntegrityError("a segment and the old version make something else"))
-        self._complete_if_whole(file)
-
-    def _settled_bytes(self, size: int) -> None:
-        with self._condition:
-            self._wanted_bytes -= size
-        self.progress.add(bytes_done=size)
-
-    def _write(self, file: Incoming, leaf: int, content: memoryview, digest: bytes, *, zero: bool = False) -> None:
-        """A verified leaf, into the part and its journal. Raises OSError or a DwcpError."""
-        fd, fresh = self._open_for_writing(file)
-        # nothing was ever written there: the hole reads as zeros
-        fresh = fresh and not file.settled[leaf]
-        if not (zero and fresh):
-            self._put(file, fd, content, leaf * file.leaf_size, fresh=fresh)
+    def _arrived(self, file: Incoming, leaf: int, digest: bytes) -> None:
         self._settled_bytes(file.arrived(leaf, digest))
         if file.journal is not None:
             file.journal.add(leaf, digest)
             self._committer.written(file, leaf)
 
-    def _put(self, file: Incoming, fd: int, content: memoryview, offset: int, *, fresh: bool) -> None:
-        if file.entry.sparse:
-            write_sparse(fd, content, offset, fresh=fresh)
-        else:
-            write_all(fd, content, offset)
-
-    def _open_for_writing(self, file: Incoming) -> tuple[int, bool]:
-        """(descriptor, whether nothing was in it when this transfer began)."""
-        with file.lock:
-            if file.fd is None and file.journalled:
-                self._planner.open_part(file)
-            if file.fd is None:
-                file.temporary, file.fd = self._staging.create()
-            return file.fd, file.part is None or file.part.fresh
-
-    def _pack(self, pack: m.Pack, body: memoryview) -> None:
-        if pack.size != sum(packed.size for packed in pack.files) or pack.size > PACK_BYTES:
-            raise ProtocolError("a pack does not add up")
-        content = memoryview(codecs.decode(pack.codec, body, pack.size))
-        at = 0
-        for packed in pack.files:
-            piece = content[at : at + packed.size]
-            at += packed.size
-            file = self._file_or_none(packed.file)
-            if file is None or file.completing:
-                continue
-            if packed.size != file.size:
-                raise ProtocolError(f"file {file.id} is packed with another size than was announced")
-            if self._hash.digest(piece) != packed.digest:
-                self._ask_again(packed.file, [0], IntegrityError("its content does not match its digest"))
-                continue
-            with file.lock:
-                if file.completing:
-                    continue
-                file.completing = True
-            file.counted = packed.size
-            self._settled_bytes(packed.size)
-            self._write_small(file, piece)
-
-    def _write_small(self, file: Incoming, content: memoryview) -> None:
-        file.temporary, fd = self._staging.create()
-        try:
-            self._put(file, fd, content, 0, fresh=True)
-            if file.entry.sparse:
-                os.ftruncate(fd, len(content))
-            self._attributes.apply(fd, file.entry)
-        finally:
-            os.close(fd)
+    def _small_is_written(self, file: Incoming) -> None:
+        file.counted = file.size
+        self._settled_bytes(file.size)
         self._committer.ready(file)
+
+    def _settled_bytes(self, size: int) -> None:
+        with self._condition:
+            self._wanted_bytes -= size
+        self.progress.add(bytes_done=size)
 
     # -- endings -------------------------------------------------------------------------------------------------------
 
@@ -656,66 +489,25 @@ class Receiver(Engine):
             self._fail(file, IntegrityError(f"{display(file.entry.path)} does not match the hash of the whole file"))
             return
         try:
-            if self._is_baseline_itself(file):
+            if self._writer.is_baseline_itself(file):
                 self._keep(file)
                 return
-            fd, _ = self._open_for_writing(file)
-            for leaf in range(file.leaves):
-                if self.finished.is_set():
-                    return
-                if file.origin[leaf] == BASELINE:
-                    self._copy_from_base(file, leaf, fd)
-            os.ftruncate(fd, file.size)
-            if file.is_stream:
-                self._check_end(file, fd)
-            self._attributes.apply(fd, file.entry, mtime_ns=time.time_ns() if file.is_stream else None)
+            if not self._writer.complete(file):
+                return
         except DwcpError as error:
             self._fail(file, error)
             return
         self._committer.ready(file)
 
-    def _check_end(self, file: Incoming, fd: int) -> None:
-        """Of a stream, whose size is only known from its end: the last leaf has to reach to there, and no further.
-
-        Raises IntegrityError.
-        """
-        if not file.leaves:
-            return
-        last = file.leaves - 1
-        digest = bytes(file.hashes[last * self._hash.size : (last + 1) * self._hash.size])
-        with self._pool.buffer(file.leaf_bytes(last)) as view:
-            if os.preadv(fd, [view], last * file.leaf_size) != len(view) or self._hash.digest(view) != digest:
-                raise IntegrityError(f"{display(file.entry.path)} has another size than what came of it")
-
-    def _is_baseline_itself(self, file: Incoming) -> bool:
-        return (
-            file.base == file.target
-            and file.base_size == file.size
-            and all(origin == BASELINE for origin in file.origin)
-            # what has other names, perhaps outside of the export, is not changed under them
-            and (not file.what or os.fstat(self._base_fd(file)).st_nlink == 1)
-        )
-
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
         if file.what:
-            self._attributes.apply(self._base_fd(file), file.entry)
+            self._attributes.apply(self._writer.base_fd(file), file.entry)
             self._report_file(file)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
         self.progress.add(files_done=1, bytes_done=file.size - file.counted, unchanged=1)
         self._finish_if_done()
-
-    def _copy_from_base(self, file: Incoming, leaf: int, fd: int) -> None:
-        digest = bytes(file.hashes[leaf * self._hash.size : (leaf + 1) * self._hash.size])
-        with self._pool.buffer(file.leaf_bytes(leaf)) as view:
-            got = os.preadv(self._base_fd(file), [view], leaf * file.leaf_size)
-            if got != len(view) or self._hash.digest(view) != digest:
-                raise TemporaryError(
-                    f"{display(b'/'.join(file.target))} changed at the receiver while it was replaced; send it again"
-                )
-            self._put(file, fd, view, leaf * file.leaf_size, fresh=file.part is None or file.part.fresh)
-        file.arrived(leaf, digest)
 
     def _acknowledge(self, file: Incoming, leaves: list[tuple[int, int]]) -> None:
         if file.id in self._files:

@@ -25,22 +25,21 @@ from dwcp.errors import (
     from_code,
 )
 from dwcp.hde import codecs
-from dwcp.hde.hashes import HASHES, MIN_LEAF, zero_digest
-from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED, unpack_index
+from dwcp.hde.hashes import HASHES
+from dwcp.hde.index import unpack_index
 from dwcp.links.ucx import UcxLink
 from dwcp.store.baselines import KeptCopies
+from dwcp.transfer.carrying import Carrier
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
-from dwcp.transfer.encoding import BlockEncoder, delta_ops
 from dwcp.transfer.engine import Engine
+from dwcp.transfer.feeding import Feeder
 from dwcp.transfer.keeper import Keeper
 from dwcp.transfer.pool import BufferPool
-from dwcp.transfer.segments import Coded, Coder, segments
 from dwcp.transfer.settings import Compression
-from dwcp.transfer.source import USUAL, Reader, Source, StreamReader
+from dwcp.transfer.source import USUAL, Source, StreamReader
 from dwcp.transfer.throttle import Throttle
 from dwcp.transfer.work import (
-    MAX_BLOCK_BODY,
     MAX_RESENDS,
     MAX_UNSETTLED,
     PACK_BYTES,
@@ -58,7 +57,7 @@ from dwcp.transfer.work import (
 )
 from dwcp.wire import messages as m
 from dwcp.wire.frames import MAX_BODY
-from dwcp.wire.messages import indexes_of, runs_of
+from dwcp.wire.messages import indexes_of
 from dwcp.wire.paths import display
 from dwcp.wire.tree import Change, TreeOptions, xattrs_size
 
@@ -94,13 +93,9 @@ class Sender(Engine):
         self._hash = HASHES[checksum]
         self._compression = compression
         self._least_leaf = least_leaf
-        self._encoder = BlockEncoder(compression, self._hash)
-        self._coder = Coder(compression.delta_algorithm, idle_seconds)
         self._keeper = Keeper(None if tree.dry_run else kept)
-        self._pool = pool
         self._tally = tally
         self._idle_seconds = idle_seconds
-        self._pretend = tree.dry_run
         self._names_first = tree.delete_before
         self._throttle = Throttle(tree.rate) if tree.rate else None
         self._tell = tell
@@ -112,6 +107,21 @@ class Sender(Engine):
         self._surplus = 0
         self._fruitless = 0
         self._settled_at_loss = -1
+        self._carrier = Carrier(
+            source,
+            control,
+            self._work,
+            self._keeper,
+            hash_=self._hash,
+            compression=compression,
+            pool=pool,
+            idle_seconds=idle_seconds,
+            pretend=tree.dry_run,
+            streams=lambda: self.active_streams,
+            is_wanted=lambda file: file.id in self._files,
+            settled=self._leaf_settled,
+            give_up=self._give_up,
+        )
         self._scan_complete = True
         self._scan_told = False
         self._scanner = threading.Thread(target=self.guard, args=(self._scan,), name="dwcp-scan", daemon=True)
@@ -325,48 +335,10 @@ class Sender(Engine):
         self._work.add_leaves(file, range(file.leaves), file.leaves, mode)
 
     def _feed(self, file: Outgoing, mode: Mode) -> None:
-        """Turns a stream into tasks as it is read."""
         reader = self._source.open(file.entry)
         if not isinstance(reader, StreamReader):
             raise ProtocolError("only a stream is fed")
-        turn, count, kept = reader.take_over()
-        file.reader, file.hashes = reader, reader.hashes
-        for leaf in sorted(set(range(count)) - set(kept)):
-            self._feed_settled(file, leaf, reader.leaf_bytes(leaf))
-        for leaf in kept:
-            self._feed_leaf(file, leaf, reader.leaf_bytes(leaf), mode)
-        while (leaf_read := reader.next_leaf(turn)) is not None:
-            self._feed_leaf(file, leaf_read, reader.leaf_bytes(leaf_read), mode)
-        if not reader.is_turn(turn):
-            return
-        with file.lock:
-            file.listed = True
-            last = file.pending == 0
-        if last:
-            self._end_phase(file)
-
-    def _feed_settled(self, file: Outgoing, leaf: int, size: int) -> None:
-        """A leaf that an earlier session settled: the receiver must still have it, nobody else has."""
-        digest = bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size])
-        if not file.receiver_has(leaf, digest):
-            raise IntegrityError(
-                "the receiver lost a part of the stream that it had confirmed; send it again from the start"
-            )
-        with file.lock:
-            file.leaves = max(file.leaves, leaf + 1)
-            file.size = max(file.size, leaf * MIN_LEAF + size)
-            file.unchanged.append(leaf)
-            file.settled_bytes += size
-        self.progress.add(bytes_total=size, bytes_done=size)
-
-    def _feed_leaf(self, file: Outgoing, leaf: int, size: int, mode: Mode) -> None:
-        with file.lock:
-            file.leaves = max(file.leaves, leaf + 1)
-            file.size = max(file.size, leaf * MIN_LEAF + size)
-            file.hashes.extend(bytes(max(0, file.leaves * file.hash_size - len(file.hashes))))
-            file.pending += 1
-        self.progress.add(bytes_total=size)
-        self._work.add(LeafTask(file, leaf, mode))
+        Feeder(self._work, self.progress, self._carrier.end_phase).feed(file, reader, mode)
 
     def _base_index(self, message: m.BaseIndex, body: bytes) -> None:
         file = self._file(message.file)
@@ -515,7 +487,7 @@ class Sender(Engine):
                 if number not in self._channels:
                     self._work.put_back(task)
                     raise UnreachableError("the peer has given this stream up")
-                self._perform(task, number, channel)
+                self._carrier.perform(task, number, channel)
                 if self._throttle is not None:
                     self._throttle.correct(channel.sent - sent)
                 if confirm is not None:
@@ -566,175 +538,6 @@ class Sender(Engine):
             with file.lock:
                 self._again(file, [leaf for leaf, stream in file.unacked.items() if stream == number])
 
-    def _perform(self, task: Task, stream: int, channel: Channel) -> None:
-        if isinstance(task, PackTask):
-            self._send_pack(task.files, stream, channel)
-            return
-        file = task.file
-        if file.id not in self._files:
-            return
-        leaves = task.leaves if isinstance(task, SegmentTask) else [task.leaf]
-        try:
-            with self._pool.buffer(sum(map(file.leaf_bytes, leaves))) as view:
-                if isinstance(task, SegmentTask):
-                    self._segment(task, view, stream, channel)
-                else:
-                    self._leaf(task, view, stream, channel)
-        except TemporaryError:
-            # what is under way on this stream goes again when the stream is found lost; the rest was not begun
-            if leaves[-1] in file.unacked:
-                self._task_done(task)
-            else:
-                self._work.put_back(task)
-            raise
-        except DwcpError as error:
-            self._give_up(file, error)
-            return
-        self._task_done(task)
-
-    def _leaf(self, task: LeafTask, view: memoryview, stream: int, channel: Channel) -> None:
-        file, leaf = task.file, task.leaf
-        if task.again and leaf not in file.unacked:
-            # it has arrived after all: the acknowledgement was on its way when the stream was lost
-            return
-        reader = self._reader(file)
-        offset = leaf * file.leaf_size
-        if reader.is_hole(offset, len(view)):
-            digest = zero_digest(self._hash.name, len(view))
-            view_is_zero = True
-        else:
-            if reader.read_into(offset, view) != len(view):
-                if task.again and leaf not in file.unacked:
-                    # another copy of it has arrived
-                    return
-                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
-            digest = self._hash.digest(view)
-            view_is_zero = digest == zero_digest(self._hash.name, len(view))
-        written = file.written
-        if written is not None and not view_is_zero:
-            written.write(offset, view)
-        if task.mode is Mode.COMPARE and not task.again:
-            if file.receiver_has(leaf, digest):
-                self._leaf_unchanged(file, leaf, digest)
-                return
-            if self._pretend:
-                with file.lock:
-                    file.set_hash(leaf, digest)
-                return
-            self._check_kept(file, leaf, len(view))
-            if file.base_size and not view_is_zero:
-                with file.lock:
-                    file.changed.append(leaf)
-                return
-        with file.lock:
-            file.set_hash(leaf, digest)
-            file.unacked[leaf] = stream
-        if view_is_zero:
-            channel.send(m.Block(file=file.id, leaf=leaf, size=len(view), codec=codecs.ZERO.id, digest=digest))
-            return
-        ops = delta_ops(file, leaf, reader, view) if task.mode is Mode.DELTA else []
-        self._encoder.send_leaf(channel, file, leaf, view, digest, ops)
-
-    def _check_kept(self, file: Outgoing, leaf: int, size: int) -> None:
-        """A leaf has changed: where a copy of its old version is here, it has to be the receiver's old version."""
-        with file.lock:
-            kept = file.kept
-            file.renewed.append(leaf)
-        digest = file.have[leaf * file.hash_size : (leaf + 1) * file.hash_size]
-        if kept is not None and any(digest) and not kept.agrees(leaf * file.leaf_size, size, digest, self._hash):
-            with file.lock:
-                self._keeper.doubt(file)
-
-    def _segment(self, task: SegmentTask, view: memoryview, stream: int, channel: Channel) -> None:
-        """Some changed leaves, as what they lack of the old version, of which a copy is here."""
-        file = task.file
-        pieces: list[memoryview] = []
-        at = 0
-        for leaf in task.leaves:
-            pieces.append(view[at : at + file.leaf_bytes(leaf)])
-            at += len(pieces[-1])
-        coded = self._coded(file, task.leaves, pieces, channel)
-        if coded is None:
-            for leaf, piece in zip(task.leaves, pieces, strict=True):
-                self._leaf(LeafTask(file, leaf, Mode.WHOLE), piece, stream, channel)
-            return
-        digests = [self._hash.digest(piece) for piece in pieces]
-        with file.lock:
-            for leaf, digest in zip(task.leaves, digests, strict=True):
-                file.set_hash(leaf, digest)
-                file.unacked[leaf] = stream
-        message = m.Segment(file=file.id, leaves=runs_of(task.leaves), size=at, digests=b"".join(digests))
-        self._coder.timed(coded.literal_size, lambda: channel.send(message, coded.body))
-
-    def _coded(self, file: Outgoing, leaves: list[int], pieces: list[memoryview], channel: Channel) -> Coded | None:
-        """Reads the leaves. None where there is nothing to code them with any more, or a frame does not hold it."""
-        kept, reader = file.kept, self._reader(file)
-        if kept is None:
-            return None
-        content = []
-        for leaf, piece in zip(leaves, pieces, strict=True):
-            if reader.read_into(leaf * file.leaf_size, piece) != len(piece):
-                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
-            content.append((leaf * file.leaf_size, bytes(piece)))
-        coded = self._coder.code(kept, content, len(self._channels), lambda: channel.send(m.Ping()))
-        if coded is None:
-            with file.lock:
-                self._keeper.doubt(file)
-        return coded if coded is not None and len(coded.body) <= MAX_BLOCK_BODY else None
-
-    def _leaf_unchanged(self, file: Outgoing, leaf: int, digest: bytes) -> None:
-        with file.lock:
-            file.set_hash(leaf, digest)
-            file.unchanged.append(leaf)
-        self._leaf_settled(file, leaf)
-
-    def _task_done(self, task: LeafTask | SegmentTask) -> None:
-        if isinstance(task, LeafTask) and task.again:
-            return
-        with task.file.lock:
-            task.file.pending -= 1
-            last = task.file.pending == 0 and task.file.listed
-        if last:
-            self._end_phase(task.file)
-
-    def _end_phase(self, file: Outgoing) -> None:
-        """All leaves of a phase are through: send the changed ones as deltas, or say that this was all."""
-        if file.changed and file.kept is not None:
-            with file.lock:
-                leaves, file.changed = sorted(file.changed), []
-                groups = segments(leaves, file.leaf_size, len(self._channels))
-                file.pending = len(groups)
-            self._work.add_segments(file, groups)
-            return
-        if file.changed:
-            self._request_index(file)
-            return
-        try:
-            self._reader(file).check_unchanged()
-        except DwcpError as error:
-            self._give_up(file, error)
-            return
-        root = self._hash.root(file.hashes[: file.leaves * file.hash_size], file.size)
-        file.index = None
-        runs = runs_of(sorted(file.unchanged))
-        pieces = [runs[at : at + m.MAX_RUNS] for at in range(0, len(runs), m.MAX_RUNS)] or [[]]
-        for piece in pieces[:-1]:
-            self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=piece, more=True))
-        self._control.send(m.FileEnd(file=file.id, size=file.size, root=root, unchanged=pieces[-1]))
-
-    def _request_index(self, file: Outgoing) -> None:
-        """Asks for finer hashes of the old version, of which no copy is here."""
-        with file.lock:
-            file.changed.sort()
-            leaves = MAX_INDEXED // file.leaf_size
-            file.segment, file.changed = file.changed[:leaves], file.changed[leaves:]
-            changed = len(file.segment) + len(file.changed)
-            # content that only changed in place is found by its pages; an index of chunks costs more
-            file.indexing = True
-            chunks = file.index is None and (file.size != file.base_size or 8 * changed > file.leaves)
-            chunks = chunks and file.base_size <= MAX_CHUNKED
-        self._control.send(m.IndexRequest(file=file.id, pages=runs_of(file.segment), chunks=chunks))
-
     def _give_up(self, file: Outgoing, error: DwcpError) -> None:
         """The file cannot be sent; the others go on."""
         if file.id not in self._files:
@@ -747,50 +550,6 @@ class Sender(Engine):
                 error = changed
         self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
         self._settle_failed(file, error)
-
-    def _reader(self, file: Outgoing) -> Reader:
-        with file.lock:
-            if file.forgotten:
-                raise Interrupted(f"{display(file.entry.path)} is not being sent any more")
-            if file.reader is None:
-                file.reader = self._source.open(file.entry)
-                self._keeper.open(file)
-            return file.reader
-
-    def _send_pack(self, files: list[Outgoing], stream: int, channel: Channel) -> None:
-        total = sum(file.size for file in files)
-        with self._pool.buffer(max(1, total)) as view:
-            packed: list[m.Packed] = []
-            at = 0
-            riding = []
-            for file in files:
-                if file.id not in self._files:
-                    continue
-                target = view[at : at + file.size]
-                try:
-                    self._read_small(file, target)
-                except DwcpError as error:
-                    self._give_up(file, error)
-                    continue
-                packed.append(m.Packed(file.id, file.size, self._hash.digest(target)))
-                riding.append(file)
-                at += file.size
-            if not packed:
-                return
-            for file in riding:
-                with file.lock:
-                    file.unacked[PACKED] = stream
-            self._encoder.send_pack(channel, view[:at], packed)
-
-    def _read_small(self, file: Outgoing, target: memoryview) -> None:
-        reader = self._source.open(file.entry)
-        try:
-            if reader.read_into(0, target) != len(target):
-                reader.check_unchanged()
-                raise IntegrityError(f"{display(file.entry.path)} was cut short while it was read; send it again")
-            reader.check_unchanged()
-        finally:
-            reader.close()
 
 
 def _plain_size(task: Task) -> int:
