@@ -52,8 +52,13 @@ class Site:
             await self.workloads.start()
             loop = asyncio.create_task(self.workloads.run())
             try:
-                await asyncio.wait_for(act(self.workloads), DEADLINE)
+                acting = asyncio.create_task(act(self.workloads))
+                await asyncio.wait({acting, loop}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
                 assert not loop.done(), loop.result()
+                if not acting.done():
+                    acting.cancel()
+                    pytest.fail(f"nothing more happens: {await self.workloads.jobs()}, {self.workloads.status}")
+                await acting
             finally:
                 loop.cancel()
                 await asyncio.gather(loop, return_exceptions=True)

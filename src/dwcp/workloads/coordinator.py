@@ -248,8 +248,10 @@ class Workloads:
         store.follow(plan.targets_of(config), now)
         due = plan.due(config, store.known(), settled, now)
         self._queue(due.asked, config, now)
+        # first what is at work: what ends meanwhile is not taken for lost
+        at_work = set(self._running)
         for job in store.jobs(JobState.RUNNING):
-            if job.id not in self._running:
+            if job.id not in at_work:
                 store.wait(job.id, job.attempts, now, "how it ended could not be noted")
         waiting = {job.id: job for job in store.jobs(JobState.WAITING)}
         running = [plan.queued(performance.job) for performance in list(self._running.values())]
