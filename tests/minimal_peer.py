@@ -210,7 +210,7 @@ class Session:
     def _take(self, data: Connection, got: dict[int, dict[int, bytes]]) -> None:
         kind, head, body = data.receive()
         if kind == PACK:
-            codec, size, packed = head
+            codec, size, packed, *_ = head
             content = decoded(codec, body, size)
             for file, length, digest in packed:
                 got[file][0], content = content[:length], content[length:]

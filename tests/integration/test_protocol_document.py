@@ -18,10 +18,10 @@ from pyfastcdc.py.constants import MASKS
 
 from dwcp.config.model import Transport
 from dwcp.errors import DwcpError
-from dwcp.hde import codecs, hashes, index, standalone
+from dwcp.hde import codecs, dictionary, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
-from dwcp.transfer import receiver, session, source, work
+from dwcp.transfer import dictionaries, receiver, session, source, work
 from dwcp.wire import frames, handshake, paths, tree
 from dwcp.wire import messages as m
 from dwcp.wire.tree import ALL_KEPT, Change, TreeOptions
@@ -303,6 +303,8 @@ def test_the_limits_are_the_code() -> None:
         "files in a PACK": m.MAX_PACK_FILES,
         "decoded PACK": work.PACK_BYTES,
         "file in a PACK of this implementation": work.PACK_FILE,
+        "dictionary": dictionary.MAX_SIZE,
+        "dictionaries in a session": dictionaries.MOST_TAKEN,
         "ops in a BLOCK": m.MAX_OPS,
         "leaves in a SEGMENT": m.MAX_SEGMENT_LEAVES,
         "bytes in a SEGMENT of several leaves": standalone.MAX_CONTENT,
@@ -341,7 +343,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    also = (handshake.RDMA, handshake.PROBE, handshake.VERSIONED, handshake.ORDERS)
+    also = (handshake.RDMA, handshake.DICTIONARY, handshake.PROBE, handshake.VERSIONED, handshake.ORDERS)
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
 

@@ -154,12 +154,11 @@ def test_what_applies_live() -> None:
     assert not needs_restart("peers.x.address")
 
 
-def test_the_summary_says_what_will_run_and_what_has_no_effect() -> None:
+def test_the_summary_says_what_will_run() -> None:
     lines = "\n".join(summary(load_config([DATA / "runbook.yaml", DATA / "profile-throughput.yaml"])))
     assert "512 streams" in lines
     assert "paced to 10.0 Gbit/s" in lines
     assert "blocks go over RDMA (mlx5_0, port 1), unencrypted; TCP takes over where it cannot" in lines
-    assert "without effect in this version: compression.enable_dictionary" in lines
 
 
 def test_the_reference_is_up_to_date() -> None:

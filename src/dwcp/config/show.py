@@ -18,11 +18,6 @@ _RESTART_ALSO = (
     "debug.heap_frames",
     "prediction.enabled",
 )
-WITHOUT_EFFECT = (
-    "compression.enable_dictionary",
-    "compression.dictionary_update_interval",
-)
-"""Keys of the contract whose mechanism this version does not have. `summary` says so."""
 
 
 def dump_config(config: Config) -> str:
@@ -68,8 +63,6 @@ def summary(config: Config) -> list[str]:
     if t.enable_rdma:
         otherwise = "what cannot fails" if t.rdma_required else "TCP takes over where it cannot"
         lines.append(f"blocks go over RDMA ({t.rdma_device}, port {t.rdma_port}), unencrypted; {otherwise}")
-    if c.enabled and c.enable_dictionary:
-        lines.append(f"note: without effect in this version: {', '.join(WITHOUT_EFFECT)}")
     return lines
 
 

@@ -56,7 +56,7 @@ class Adaptive:
             # both ways in turn until both are known; where nothing shrinks, explore only
             if self._packed.samples < WARM_UP and self._blocks > 8 * WARM_UP:
                 return self._blocks % EXPLORE_EVERY == 0
-            return self._blocks % 2 == 0
+            return self._blocks % 2 == 1
         if self._blocks % EXPLORE_EVERY == 0:
             return not self.compressing
         return self.compressing

@@ -44,15 +44,18 @@ def _plain_back(data: Buffer, size: int) -> bytes:
 
 
 # zstd: 1 is its fastest regular level, 3 its default; 9 is the last that still encodes faster than a 1 Gbit/s link.
-_ZSTD_LEVELS: Mapping[str, int] = {"fast": 1, "balanced": 3, "max": 9}
+ZSTD_LEVELS: Mapping[str, int] = {"fast": 1, "balanced": 3, "max": 9}
 
 
 def _zstd(data: Buffer, level: str) -> bytes:
-    return zstd.compress(data, _ZSTD_LEVELS[level])
+    return zstd.compress(data, ZSTD_LEVELS[level])
 
 
-def _zstd_back(data: Buffer, size: int) -> bytes:
-    decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
+def zstd_back(data: Buffer, size: int, dictionary: zstd.ZstdDict | None = None) -> bytes:
+    """At most one byte more than `size`. Raises ProtocolError, ZstdError."""
+    decompressor = zstd.ZstdDecompressor(
+        dictionary, options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX}
+    )
     out = decompressor.decompress(data, max_length=size + 1)
     if not decompressor.eof or decompressor.unused_data:
         raise ProtocolError(f"a zstd body is not one frame of {size} bytes")
@@ -101,7 +104,7 @@ ZERO = Codec(255, "zero", _zeros, _zeros_back)
 """A leaf of nothing but zeros: no body, and a hole where the receiver's file system has them."""
 CODECS = (
     NONE,
-    Codec(1, "zstd", _zstd, _zstd_back),
+    Codec(1, "zstd", _zstd, zstd_back),
     Codec(2, "lz4", _lz4, _lz4_back),
     Codec(3, "snappy", _snappy, _snappy_back),
 )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
+from typing_extensions import Buffer
 
 from dwcp.errors import DwcpError, IntegrityError, ProtocolError
 from dwcp.hde import codecs
@@ -13,6 +14,7 @@ from dwcp.hde.hashes import MAX_LEAVES, Hash
 from dwcp.hde.standalone import MAX_CONTENT
 from dwcp.transfer.channel import BodyError, Channel
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.dictionaries import Taken
 from dwcp.transfer.encoding import decode_leaf, decode_segment
 from dwcp.transfer.incoming import Incoming
 from dwcp.transfer.pool import BufferPool
@@ -34,6 +36,7 @@ class Arrivals:
         self,
         control: Channel,
         writer: Writer,
+        dictionaries: Taken | None,
         *,
         hash_: Hash,
         pool: BufferPool,
@@ -49,6 +52,7 @@ class Arrivals:
         be received."""
         self._control = control
         self._writer = writer
+        self._dictionaries = dictionaries
         self._hash = hash_
         self._pool = pool
         self._tally = tally
@@ -104,6 +108,13 @@ class Arrivals:
             "a damaged block is asked for again", path=display(file.entry.path), leaves=leaves, reason=str(error)
         )
         self._control.send(m.Resend(file=number, leaves=runs_of(leaves), reason=str(error)))
+
+    def _unpacked(self, pack: m.Pack, body: memoryview) -> Buffer:
+        if pack.dictionary is None:
+            return codecs.decode(pack.codec, body, pack.size)
+        if self._dictionaries is None:
+            raise ProtocolError("the peer uses a dictionary, and has not been offered that")
+        return self._dictionaries.decode(pack.dictionary, body, pack.size)
 
     def _block(self, block: m.Block, prefix: Prefix, body: memoryview) -> None:
         file = self._file(block.file)
@@ -165,7 +176,7 @@ class Arrivals:
     def _pack(self, pack: m.Pack, body: memoryview) -> None:
         if pack.size != sum(packed.size for packed in pack.files) or pack.size > PACK_BYTES:
             raise ProtocolError("a pack does not add up")
-        content = memoryview(codecs.decode(pack.codec, body, pack.size))
+        content = memoryview(self._unpacked(pack, body))
         at = 0
         for packed in pack.files:
             piece = content[at : at + packed.size]

@@ -9,6 +9,7 @@ from dwcp.hde import codecs
 from dwcp.hde.hashes import Hash, zero_digest
 from dwcp.hde.index import MAX_CHUNKED, MAX_INDEXED
 from dwcp.transfer.channel import Channel
+from dwcp.transfer.dictionaries import Trained
 from dwcp.transfer.encoding import BlockEncoder, delta_ops
 from dwcp.transfer.keeper import Keeper
 from dwcp.transfer.pool import BufferPool
@@ -30,6 +31,7 @@ class Carrier:
         control: Channel,
         work: Work,
         keeper: Keeper,
+        trained: Trained | None,
         *,
         hash_: Hash,
         compression: Compression,
@@ -47,6 +49,7 @@ class Carrier:
         self._control = control
         self._work = work
         self._keeper = keeper
+        self._trained = trained
         self._hash = hash_
         self._encoder = BlockEncoder(compression, hash_)
         self._coder = Coder(compression.delta_algorithm, idle_seconds)
@@ -239,6 +242,7 @@ class Carrier:
         total = sum(file.size for file in files)
         with self._pool.buffer(max(1, total)) as view:
             packed: list[m.Packed] = []
+            contents: list[memoryview] = []
             at = 0
             riding = []
             for file in files:
@@ -251,6 +255,7 @@ class Carrier:
                     self._give_up(file, error)
                     continue
                 packed.append(m.Packed(file.id, file.size, self._hash.digest(target)))
+                contents.append(target)
                 riding.append(file)
                 at += file.size
             if not packed:
@@ -258,7 +263,9 @@ class Carrier:
             for file in riding:
                 with file.lock:
                     file.unacked[PACKED] = stream
-            self._encoder.send_pack(channel, view[:at], packed)
+            self._encoder.send_pack(channel, view[:at], packed, self._trained.usable if self._trained else None)
+            if self._trained is not None:
+                self._trained.note(contents, at)
 
     def _read_small(self, file: Outgoing, target: memoryview) -> None:
         reader = self._source.open(file.entry)

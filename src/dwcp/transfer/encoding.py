@@ -13,6 +13,7 @@ from dwcp.errors import IntegrityError, ProtocolError
 from dwcp.hde import codecs, delta, standalone
 from dwcp.hde.adaptive import Adaptive
 from dwcp.hde.content import Content
+from dwcp.hde.dictionary import MAX_CONTENT, Dictionary
 from dwcp.hde.hashes import XXH3, Hash
 from dwcp.hde.index import PAGE, average_chunk
 from dwcp.hde.segment import unpack_segment
@@ -54,22 +55,36 @@ class BlockEncoder:
         channel.send(message, body, body_hash=digest if plain else None)
         self._observe(codec, tried, size, began)
 
-    def send_pack(self, channel: Channel, content: memoryview, files: list[m.Packed]) -> None:
-        """`content`: the files, end to end. Raises TemporaryError when the connection breaks."""
+    def send_pack(
+        self, channel: Channel, content: memoryview, files: list[m.Packed], dictionary: Dictionary | None
+    ) -> None:
+        """`content`: the files, end to end; `dictionary`: what the receiver holds. Raises TemporaryError when the
+        connection breaks."""
         began = time.monotonic()
-        codec, body, tried = self._encode(content)
-        channel.send(m.Pack(codec=codec.id, size=len(content), files=files), body)
+        if len(content) > MAX_CONTENT:
+            dictionary = None
+        codec, body, tried = self._encode(content, dictionary)
+        used = dictionary.id if dictionary is not None and codec is not codecs.NONE else None
+        channel.send(m.Pack(codec=codec.id, size=len(content), files=files, dictionary=used), body)
         self._observe(codec, tried, len(content), began)
 
-    def _encode(self, content: Buffer) -> tuple[codecs.Codec, Buffer, bool]:
+    def _encode(self, content: Buffer, dictionary: Dictionary | None = None) -> tuple[codecs.Codec, Buffer, bool]:
         """(codec, body, whether compression was tried)."""
         chosen = self._compression.codec
         with self._lock:
             try_it = chosen is not codecs.NONE and self._adaptive.choose()
         if not try_it:
             return codecs.NONE, content, False
-        codec, body = codecs.encode(chosen, self._compression.level, content, self._compression.min_ratio)
-        return codec, body, True
+        level, ratio = self._compression.level, self._compression.min_ratio
+        if dictionary is not None:
+            body = dictionary.encode(content, level)
+            return (
+                (chosen, body, True)
+                if len(body) * ratio <= memoryview(content).nbytes
+                else (codecs.NONE, content, True)
+            )
+        codec, packed = codecs.encode(chosen, level, content, ratio)
+        return codec, packed, True
 
     def _observe(self, codec: codecs.Codec, tried: bool, size: int, began: float) -> None:
         if size:

@@ -19,19 +19,21 @@ from dwcp.links.endpoints import LinkSettings
 from dwcp.links.interface import Link
 from dwcp.links.sockopts import SocketOptions
 from dwcp.store.baselines import KeptCopies
+from dwcp.store.dictionaries import Dictionaries
 from dwcp.store.identity import Identity
 from dwcp.store.shared_rate import SharedRate, read_limit
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.credentials import Credentials, CredentialStore
+from dwcp.transfer.dictionaries import Taken, Trained
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import ORDERS, PROBE, RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -136,6 +138,17 @@ class Node:
             chain=compression.max_delta_chain,
         )
 
+    def trained(self, peer: str, tree: bytes) -> Trained | None:
+        """Dictionaries for what is sent of `tree` to a peer; None where none are used."""
+        section = self.config.compression
+        if not (section.enabled and section.enable_dictionary and section.algorithm == "zstd"):
+            return None
+        store = Dictionaries(Path(self.config.storage.state_dir), peer)
+        return Trained(store, tree, level=section.level, interval=section.dictionary_update_interval)
+
+    def taken_dictionaries(self, peer: str) -> Taken:
+        return Taken(Dictionaries(Path(self.config.storage.state_dir), peer))
+
     def link_settings(self, credentials: Credentials | None = None, patience: float = math.inf) -> LinkSettings:
         """`patience`: seconds that each timeout is at the most, where health is checked."""
         transport = self.config.transport
@@ -157,7 +170,13 @@ class Node:
 
     def introduction(self, credentials: Credentials) -> Introduction:
         identity = credentials.identity
-        offers = {PROBE: True, VERSIONED: True, ORDERS: self.orders is not None, RDMA: self.rdma.usable()}
+        offers = {
+            DICTIONARY: self.config.compression.enable_dictionary,
+            PROBE: True,
+            VERSIONED: True,
+            ORDERS: self.orders is not None,
+            RDMA: self.rdma.usable(),
+        }
         also = tuple(name for name, offered in offers.items() if offered)
         return Introduction(
             identity.node_name, identity.public_key, os.urandom(32), identity.sign, credentials.certificate, also

@@ -37,7 +37,7 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import SEGMENT
+from dwcp.wire.handshake import DICTIONARY, SEGMENT
 from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
@@ -297,6 +297,7 @@ class Outbound:
             kept = None
             if SEGMENT in session.features:
                 kept = node.kept_copies(order.peer, b"put " + order.path, control.link.round_trip_seconds())
+            trained = node.trained(order.peer, b"put " + order.path) if DICTIONARY in session.features else None
             return Sender(
                 order.source,
                 control,
@@ -309,6 +310,7 @@ class Outbound:
                 tree=order.tree,
                 tell=self._tell,
                 kept=kept,
+                trained=trained,
             )
         if order.destination is None:
             raise DwcpError("an order needs a source or a destination")
@@ -323,6 +325,7 @@ class Outbound:
             least_leaf=least_leaf,
             pool=node.pool,
             tally=node.tally,
+            dictionaries=node.taken_dictionaries(order.peer),
             tree=order.tree,
             tell=self._tell,
         )

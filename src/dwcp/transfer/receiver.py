@@ -26,6 +26,7 @@ from dwcp.transfer.backup import Backup, check_backup
 from dwcp.transfer.channel import Channel, DamagedLinkError
 from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.dictionaries import Taken
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.incoming import Incoming
 from dwcp.transfer.plan import Plan, Planner
@@ -66,16 +67,18 @@ class Receiver(Engine):
         pool: BufferPool,
         tally: Tally,
         tree: TreeOptions = USUAL,
+        dictionaries: Taken | None = None,
         unprivileged: str = "",
         tell: Callable[[list[Change]], None] | None = None,
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
-        the like are not to be kept, whatever `tree` asks for. `tell` learns what changes, where `tree` asks for that.
-        Raises a DwcpError where it can't."""
+        the like are not to be kept, whatever `tree` asks for. `dictionaries`: where the sender may bring some. `tell`
+        learns what changes, where `tree` asks for that. Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
         self._tally = tally
+        self._dictionaries = dictionaries
         self._least_leaf = least_leaf
         self._files: dict[int, Incoming] = {}
         self._done_batch: tuple[list[int], list[int]] = ([], [])
@@ -134,6 +137,7 @@ class Receiver(Engine):
         self._arrivals = Arrivals(
             control,
             self._writer,
+            dictionaries,
             hash_=self._hash,
             pool=pool,
             tally=tally,
@@ -219,6 +223,9 @@ class Receiver(Engine):
                 self._submit(self._planning, self._finish_if_done)
             case m.FileEnd():
                 self._file_end(message)
+            case m.Dictionary() if self._dictionaries is not None:
+                self._dictionaries.take(message, body)
+                self._control.send(m.DictionaryHeld(id=message.id))
             case m.IndexRequest():
                 self._index_request(message)
             case m.Error(file=None):

@@ -32,6 +32,7 @@ from dwcp.store.baselines import KeptCopies
 from dwcp.transfer.carrying import Carrier
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.dictionaries import Trained
 from dwcp.transfer.engine import Engine
 from dwcp.transfer.feeding import Feeder
 from dwcp.transfer.keeper import Keeper
@@ -84,9 +85,10 @@ class Sender(Engine):
         tree: TreeOptions = USUAL,
         tell: Callable[[list[Change]], None] | None = None,
         kept: KeptCopies | None = None,
+        trained: Trained | None = None,
     ) -> None:
         """`idle_seconds`: an idle stream says PING this often. `tell` is told what the receiver changes. `kept`: what
-        was sent before, to a peer that takes segments."""
+        was sent before, to a peer that takes segments. `trained`: to one that takes dictionaries."""
         super().__init__(control)
         self._source = source
         control.max_body = MAX_BODY
@@ -94,6 +96,7 @@ class Sender(Engine):
         self._compression = compression
         self._least_leaf = least_leaf
         self._keeper = Keeper(None if tree.dry_run else kept)
+        self._trained = trained
         self._tally = tally
         self._idle_seconds = idle_seconds
         self._names_first = tree.delete_before
@@ -112,6 +115,7 @@ class Sender(Engine):
             control,
             self._work,
             self._keeper,
+            trained,
             hash_=self._hash,
             compression=compression,
             pool=pool,
@@ -129,6 +133,8 @@ class Sender(Engine):
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if self._trained is not None:
+            self._trained.send(self._control)
         self._scanner.start()
 
     def close(self) -> None:
@@ -136,6 +142,8 @@ class Sender(Engine):
         if self._scanner.is_alive():
             self._scanner.join()
         self._keeper.close()
+        if self._trained is not None:
+            self._trained.close()
 
     def _ended(self) -> None:
         self._work.close()
@@ -253,6 +261,8 @@ class Sender(Engine):
                 self._base_index(message, body)
             case m.Ack():
                 self._ack(message)
+            case m.DictionaryHeld() if self._trained is not None:
+                self._trained.held(message.id)
             case m.Resend():
                 self._resend(message)
             case m.Done():
@@ -388,6 +398,8 @@ class Sender(Engine):
                 f"{display(file.entry.path)}: {file.resends} blocks arrived damaged; the last reason: {message.reason}"
             )
         with file.lock:
+            if self._trained is not None and PACKED in file.unacked:
+                self._trained.doubt()
             if file.renewed:
                 # it may be that the copy here is not what the receiver has
                 self._keeper.doubt(file)

@@ -27,7 +27,7 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import RDMA, SEGMENT
+from dwcp.wire.handshake import DICTIONARY, RDMA, SEGMENT
 from dwcp.wire.paths import STAGING, check_relative, display
 from dwcp.wire.tree import TreeOptions
 
@@ -310,6 +310,7 @@ class ServedSession:
                 least_leaf=1 << request.leaf_log,
                 pool=self._node.pool,
                 tally=self._node.tally,
+                dictionaries=self._node.taken_dictionaries(self.peer),
                 tree=request.tree or TreeOptions(),
                 tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
                 unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
@@ -342,6 +343,7 @@ class ServedSession:
             idle_seconds=self._node.config.transport.read_timeout / LIVELY,
             tree=request.tree or TreeOptions(),
             kept=kept,
+            trained=self._node.trained(self.peer, b"get " + request.path) if DICTIONARY in self.features else None,
         )
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:

@@ -32,6 +32,7 @@ from dwcp.wire.messages import VERSION, Auth, Hello, HelloReply, Join, Welcome, 
 
 VERSIONS = (VERSION,)
 SEGMENT = "segment"
+DICTIONARY = "dictionary"
 """Of a node that takes leaves as segments of a delta."""
 FEATURES: tuple[str, ...] = ("delta", "blake3", "leaf", SEGMENT, "trees")
 """Of every node of this version."""

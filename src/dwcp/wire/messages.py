@@ -31,6 +31,7 @@ Key: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 SessionId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 CertificateBytes: TypeAlias = Annotated[bytes, Meta(max_length=8192)]
+DictionaryId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 MAX_FILL = 64 * 1024
@@ -389,6 +390,8 @@ class Pack(Message, array_like=True):
     codec: Index
     size: Index
     files: Annotated[list[Packed], Meta(min_length=1, max_length=MAX_PACK_FILES)]
+    dictionary: DictionaryId | None = None
+    """Only of codec zstd, and one that the receiver has said it holds. Where it has lost it, it asks again."""
 
 
 class FileEnd(Message):
@@ -429,7 +432,23 @@ class Segment(Message, array_like=True):
     """Of each leaf, end to end."""
 
 
+class Dictionary(Message):
+    """A dictionary for packs, `size` bytes; the body is a zstd frame of it. Only to peers with the feature
+    `dictionary`."""
+
+    kind = 31
+    id: DictionaryId
+    size: Index
+
+
 # -- receiver to sender ------------------------------------------------------------------------------------------------
+
+
+class DictionaryHeld(Message):
+    """Answer to DICTIONARY: it may be used, now and in later sessions."""
+
+    kind = 41
+    id: DictionaryId
 
 
 class Need(Message):
@@ -530,8 +549,8 @@ MESSAGES: dict[int, type[Message]] = {
         *(List, Listing, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
-        *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment),
-        *(Need, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
+        *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment, Dictionary),
+        *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
     )
 }
 
