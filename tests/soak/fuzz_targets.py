@@ -18,10 +18,13 @@ from dwcp.files.root import Root
 from dwcp.hde import codecs, segment
 from dwcp.hde.content import from_buffer, leaf_digests
 from dwcp.hde.decoder import DeltaDecoder
+from dwcp.hde.dictionary import Dictionary, packed, train
 from dwcp.hde.hashes import MIN_LEAF, XXH3
+from dwcp.store.dictionaries import Dictionaries
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
+from dwcp.transfer.dictionaries import Taken
 from dwcp.transfer.node import Node
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.receiver import Receiver
@@ -126,6 +129,7 @@ def fuzz_receiver(data: bytes) -> None:
         delta=True,
         pool=BufferPool(4 * MIN_LEAF),
         tally=Tally(),
+        dictionaries=Taken(Dictionaries(HOME / "state", "fuzzed")),
     )
     _transfer(engine, control, data)
 
@@ -222,6 +226,13 @@ def _export() -> Path:
     return export
 
 
+def _dictionary() -> Dictionary:
+    # as small as they get: `describe` has one byte for a body's size
+    made = train([f"what all of them have, and what only number {n} has".encode() * 3 for n in range(500)], 256)
+    assert made is not None
+    return made
+
+
 def _node() -> Node:
     config = Config.model_validate(
         {"storage": {"state_dir": str(HOME / "state"), "exports": {"inbox": {"path": str(_export())}}}}
@@ -261,15 +272,21 @@ def corpus() -> list[bytes]:
         (m.Error(code="storage", message="x", file=0), b""),
         (m.Bye(), b""),
     ]
+    dictionary = _dictionary()
+    honest.append((m.Dictionary(id=dictionary.id, size=len(dictionary.content)), packed(dictionary)))
+    with_dictionary = m.Pack(codec=1, size=5, files=[m.Packed(0, 5, digest)], dictionary=dictionary.id)
+    body = dictionary.encode(content, "fast")
     told = [describe(message.kind, m.encode(message), body) for message, body in honest]
     # one zero, one copy, ten literal bytes as they are
     told.append(describe(3, bytes([5, 40, 42, 0, 0]), bytes(10)))
     by_stream = [describe(message.kind + 128, m.encode(message), body) for message, body in honest[9:11]]
+    by_stream.append(describe(with_dictionary.kind + 128, m.encode(with_dictionary), body))
     return [
         *told,
         *by_stream,
         b"".join(told[7:9]) + by_stream[0] + told[11],
         told[5] + told[7] + told[8],
+        told[24] + b"".join(told[7:9]) + by_stream[2],
         seal(told[0]),
     ]
 

@@ -96,12 +96,12 @@ class Samples:
                 self._size -= len(self.kept.pop(0))
 
 
-def train(samples: Sequence[bytes]) -> Dictionary | None:
-    """None where they are too few, or have nothing in common."""
+def train(samples: Sequence[bytes], size: int = SIZE) -> Dictionary | None:
+    """`size` bytes. None where they are too few, or have nothing in common."""
     if len(samples) < LEAST_SAMPLES or sum(map(len, samples)) < LEAST_SIZE:
         return None
     try:
-        return Dictionary(zstd.train_dict(samples, SIZE).dict_content)
+        return Dictionary(zstd.train_dict(samples, size).dict_content)
     except (zstd.ZstdError, ValueError):
         return None
 
