@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_span_id, format_trace_id
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
@@ -27,6 +28,7 @@ from dwcp.transfer.client import connect
 from dwcp.wire import messages as m
 from tests import minimal_peer
 from tests.collector import Collector, Told
+from tests.integration.test_http import ask
 from tests.processes import free_ports, run_dwcp
 from tests.support import Pair, Proxy, random_file, wait_until
 
@@ -114,7 +116,7 @@ def test_a_transfer_is_one_trace_over_both_nodes(lab: Lab, collector: Collector,
     assert [(record.trace_id, record.attributes["severity"]) for record in up] == [("", "info")]
 
 
-def test_the_log_names_the_trace(lab: Lab, collector: Collector, tmp_path: Path) -> None:
+def test_the_log_and_the_histogram_name_the_trace(lab: Lab, collector: Collector, tmp_path: Path) -> None:
     a, b = lab.nodes
     source = tmp_path / "file"
     random_file(source, 1000)
@@ -124,6 +126,11 @@ def test_the_log_names_the_trace(lab: Lab, collector: Collector, tmp_path: Path)
     assert {"transfer begins", "transfer ended"} <= {
         line["event"] for line in lines if line.get("trace_id") == trace_id
     }
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    page = ask(b.http_url.removeprefix("http://"), "GET", "/metrics", accept).body.decode()
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    exemplars = [sample.exemplar for sample in families["dwcp_transfer_seconds"].samples if sample.exemplar]
+    assert {"trace_id": trace_id} in [exemplar.labels for exemplar in exemplars]
 
 
 def test_a_job_is_above_its_transfer(lab: Lab, collector: Collector, tmp_path: Path) -> None:
