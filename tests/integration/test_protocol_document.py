@@ -343,7 +343,14 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         c.id: c.name for c in (*codecs.CODECS, codecs.ZERO)
     }
     assert {row[0] for row in rows("## Errors", 2)} == {cls.code for cls in (DwcpError, *_below(DwcpError))}
-    also = (handshake.RDMA, handshake.DICTIONARY, handshake.PROBE, handshake.VERSIONED, handshake.ORDERS)
+    also = (
+        handshake.RDMA,
+        handshake.DICTIONARY,
+        handshake.PROBE,
+        handshake.VERSIONED,
+        handshake.ORDERS,
+        handshake.TRACES,
+    )
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
 
@@ -385,12 +392,15 @@ def test_the_vectors_of_the_handshake_are_the_code() -> None:
 def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
     documented = vectors()
     block = m.Block(file=1, leaf=0, size=5, codec=0, literal=5)
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    asked = m.Open(transfer="t", direction="put", path=b"inbox/x", traceparent=traceparent)
     xxh3, blake3 = hashes.XXH3, hashes.BLAKE3
     page = b"x" * 5000
     chunk = (5000, xxhash.xxh3_64_intdigest(page))
     assert {name: documented[name] for name in list(documented)[9:]} == {
         "ping frame": frames.seal(m.Ping.kind, m.encode(m.Ping())),
         "block frame": frames.seal(m.Block.kind, m.encode(block), b"hello") + b"hello",
+        "open head": m.encode(asked),
         "issuer certificate": ssl.PEM_cert_to_DER_cert(issuer().decode()),
         "xxh3 leaf": xxh3.digest(b"hello"),
         "xxh3 root": xxh3.root(xxh3.digest(b"hello"), 5),

@@ -13,6 +13,7 @@ from dwcp import logs
 from dwcp.config import Config, default_files, load_config, parse_overrides
 from dwcp.errors import UsageError
 from dwcp.store.peers import with_added
+from dwcp.telemetry import shipping
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,7 +45,11 @@ def load_files(files: tuple[Path, ...], overrides: tuple[str, ...]) -> Config:
     """
     config = load_config(list(files) or default_files(os.environ), os.environ, parse_overrides(overrides))
     level, form = config.node.log_level, config.node.log_format
-    logs.configure("warning" if level == "info" else level, "console" if form == "auto" else form)
+    logs.configure(
+        "warning" if level == "info" else level,
+        "console" if form == "auto" else form,
+        shipping(config.telemetry, config.node.name),
+    )
     return config
 
 

@@ -40,7 +40,7 @@ def order(config: Config, sender: str, source: str, target: str, *, as_json: boo
             return job
 
     try:
-        job = run(waiting())
+        job = run(config, waiting())
     except (Interrupted, TemporaryError) as error:
         if placed:
             raise type(error)(f"{error}; job {placed[0]} of {sender} goes on there (`dwcp jobs`)") from error

@@ -31,7 +31,7 @@ def ls(target: str, as_json: bool, files: tuple[Path, ...], overrides: tuple[str
         async with connect(peer, config=config) as connected:
             return await connected.ls(path)
 
-    for entry in run(listing()):
+    for entry in run(config, listing()):
         click.echo(json.dumps(asdict(entry)) if as_json else _line(entry))
 
 
@@ -64,7 +64,7 @@ def ping(peer: str, count: int, files: tuple[Path, ...], overrides: tuple[str, .
         async with connect(peer, config=config, despite_breaker=True) as connected:
             return connected.address, [await connected.ping() for _ in range(count)]
 
-    address, seconds = run(measure())
+    address, seconds = run(config, measure())
     times = ", ".join(f"{value * 1000:.2f}" for value in seconds)
     click.echo(f"{peer} ({address}): {times} ms, median {sorted(seconds)[len(seconds) // 2] * 1000:.2f} ms")
 

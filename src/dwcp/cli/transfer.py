@@ -161,7 +161,7 @@ def _standard_output() -> BinaryIO:
 def _run(config: Config, peer: str, reporter: Reporter, act: Act, ahead: int) -> None:
     try:
         with reporter:
-            result = run(_transfer(config, peer, reporter, act, ahead), RESUMES)
+            result = run(config, _transfer(config, peer, reporter, act, ahead), RESUMES)
             reporter.done(result)
     except PartialError as error:
         if isinstance(error.result, TransferResult):

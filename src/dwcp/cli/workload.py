@@ -246,4 +246,4 @@ def _ask_peer(config: Config, target: str, act: Callable[[Peer, str], Awaitable[
         async with connect(peer, config=config) as connected:
             return await act(connected, path)
 
-    return run_to_end(asking())
+    return run_to_end(config, asking())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -446,6 +447,31 @@ class Memory(Section):
     )
 
 
+class TelemetrySection(Section):
+    """Traces and logs for an OpenTelemetry collector."""
+
+    enabled: bool = flag(
+        False, "Send spans of transfers, jobs and connections, and what is logged. Needs the extra `otel`."
+    )
+    endpoint: str = string(
+        "http://localhost:4318",
+        "an http or https URL without /v1/traces, user and password",
+        "The collector, which takes OTLP over HTTP.",
+        r"^https?://[^/\s@]+(/[^\s?#]*)?$",
+    )
+
+    @field_validator("enabled")
+    @classmethod
+    def _can_be(cls, value: bool) -> bool:
+        if value:
+            try:
+                import_module("opentelemetry.exporter.otlp.proto.http")
+                import_module("opentelemetry.sdk")
+            except ImportError as error:
+                raise ValueError(f"telemetry needs OpenTelemetry ({error}): pip install 'dwcp[otel]'") from error
+        return value
+
+
 class Debug(Section):
     """Looking into the process over HTTP: `/debug`."""
 
@@ -484,6 +510,7 @@ class Config(Section):
     health: HealthSection = Field(default_factory=HealthSection)
     circuit_breaker: CircuitBreaker = Field(default_factory=CircuitBreaker)
     memory: Memory = Field(default_factory=Memory)
+    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     debug: Debug = Field(default_factory=Debug)
     prediction: Prediction = Field(default_factory=Prediction)
     sync: Sync = Field(default_factory=Sync)

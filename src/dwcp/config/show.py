@@ -10,7 +10,16 @@ from dwcp.config.load import as_written
 from dwcp.config.model import Config
 from dwcp.units import format_duration, format_rate, format_size
 
-_RESTART = ("enabled", "version", "node.name", "storage.state_dir", "http.", "security.", "transport.listen")
+_RESTART = (
+    "enabled",
+    "version",
+    "node.name",
+    "storage.state_dir",
+    "http.",
+    "security.",
+    "telemetry.",
+    "transport.listen",
+)
 _RESTART_ALSO = (
     "transport.enable_rdma",
     "transport.rdma_",
@@ -56,6 +65,8 @@ def summary(config: Config) -> list[str]:
             f"{format_duration(p.prediction_horizon)}, probes of idle ones send at most "
             f"{format_size(p.probe_budget)} an hour"
         )
+    if config.telemetry.enabled:
+        lines.append(f"traces and logs go to {config.telemetry.endpoint}")
     if config.workloads:
         lines.append(f"workloads: {', '.join(config.workloads)}")
     if not config.enabled:

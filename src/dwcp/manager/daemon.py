@@ -19,6 +19,7 @@ from dwcp.errors import ConfigError, DwcpError
 from dwcp.manager.sdnotify import Notifier
 from dwcp.store.peers import CONFIGURATION, origins, with_added
 from dwcp.store.workloads import with_workloads
+from dwcp.telemetry import shipping
 
 if TYPE_CHECKING:
     from dwcp.manager.manager import Manager
@@ -73,7 +74,7 @@ def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, pr
             for line in summary(config):
                 click.echo(f"  {line}")
         else:
-            logs.configure(config.node.log_level, config.node.log_format)
+            _configure_logs(config)
             _run(config, load)
     except ConfigError as error:
         if not validate:
@@ -84,6 +85,10 @@ def main(files: tuple[Path, ...], overrides: tuple[str, ...], validate: bool, pr
     except DwcpError as error:
         click.echo(f"Failed to start DWCP manager\nError: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _configure_logs(config: Config) -> None:
+    logs.configure(config.node.log_level, config.node.log_format, shipping(config.telemetry, config.node.name))
 
 
 def _run(config: Config, load: Callable[[], Config]) -> None:
@@ -136,7 +141,7 @@ def _reload(manager: Manager, load: Callable[[], Config], notifier: Notifier) ->
         manager.refused(error)
     else:
         applied, waiting = manager.reload(config)
-        logs.configure(manager.config.node.log_level, manager.config.node.log_format)
+        _configure_logs(manager.config)
         log.info("configuration was read again", applied=applied, needs_restart=waiting)
     notifier.ready(_status_line(manager))
 

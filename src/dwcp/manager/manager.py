@@ -242,6 +242,7 @@ class Manager:
             "enabled": old.enabled,
             "http": old.http,
             "security": old.security,
+            "telemetry": old.telemetry,
         }
         return config.model_copy(update={"transport": transport, "node": node, "storage": storage, **kept})
 

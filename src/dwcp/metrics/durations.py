@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Histogram
+from structlog.contextvars import get_contextvars
 
 from dwcp.transfer.board import TransferStatus
 
@@ -47,7 +48,9 @@ class Durations:
         """Nothing is known yet."""
 
     def ended(self, status: TransferStatus) -> None:
-        self._transfers.labels(status.role.value, status.state.value).observe(status.seconds)
+        trace = get_contextvars().get("trace_id")
+        exemplar = {"trace_id": trace} if trace else None
+        self._transfers.labels(status.role.value, status.state.value).observe(status.seconds, exemplar)
 
     def checked(self, component: str, seconds: float) -> None:
         self._checks.labels(component).observe(seconds)

@@ -126,8 +126,8 @@ class Board:
             observer.began(status)
         return name
 
-    def end(self, transfer_id: str, state: State, error: str = "") -> None:
-        """Moves a transfer to the recent ones, its counters as they are now."""
+    def end(self, transfer_id: str, state: State, error: str = "") -> TransferStatus:
+        """Moves a transfer to the recent ones, its counters as they are now; what it came to."""
         with self._lock:
             live = self._live.pop(transfer_id)
         final = replace(self._read(live), state=state, error=error)
@@ -136,6 +136,7 @@ class Board:
             self._ended[state] += 1
         for observer in self._observers:
             observer.ended(final)
+        return final
 
     def live(self) -> list[TransferStatus]:
         """Running transfers, oldest first."""

@@ -32,11 +32,12 @@ from dwcp.store.open_breakers import open_breaker
 from dwcp.store.opening import open_state
 from dwcp.store.peers import with_added
 from dwcp.supervise.breaker import rejection
+from dwcp.transfer import tracing
 from dwcp.transfer.board import Board, TransferStatus
 from dwcp.transfer.node import Node
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.result import TransferResult
-from dwcp.transfer.session import Dialled, Standby, begin_session
+from dwcp.transfer.session import Dialled, Standby
 from dwcp.wire import messages as m
 from dwcp.wire.paths import check_relative
 from dwcp.wire.tree import Change, TreeOptions
@@ -294,7 +295,7 @@ class Peer:
 
     def _session(self) -> Dialled:
         """The one that is there for requests. Call with the request lock held."""
-        standby = self._standby or self._keep(begin_session(self._node, self.address, self.fingerprint))
+        standby = self._standby or self._keep(tracing.connect(self._node, self.name, self.address, self.fingerprint))
         return standby.session
 
     def leave(self) -> None:
@@ -398,7 +399,7 @@ async def connect_as(node: Node, peer: str, ahead: int = 0) -> AsyncIterator[Pee
     address, fingerprint = node.address_of(peer)
     loading = asyncio.ensure_future(asyncio.to_thread(_load_what_comes_later))
     try:
-        session = await asyncio.to_thread(begin_session, node, address, fingerprint, ahead)
+        session = await asyncio.to_thread(tracing.connect, node, peer, address, fingerprint, ahead)
     finally:
         await loading
     connected = Peer(node, peer, address, fingerprint, session)

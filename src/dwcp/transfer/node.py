@@ -22,6 +22,7 @@ from dwcp.store.baselines import KeptCopies
 from dwcp.store.dictionaries import Dictionaries
 from dwcp.store.identity import Identity
 from dwcp.store.shared_rate import SharedRate, read_limit
+from dwcp.telemetry import telemetry_of
 from dwcp.transfer.board import Board
 from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
@@ -33,7 +34,7 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -69,6 +70,7 @@ class Node:
         self.rdma = Rdma(lambda: self.config)
         self.orders: Orders | None = None
         """Where it sends what peers tell it to."""
+        self.telemetry = telemetry_of(config.telemetry, config.node.name)
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -176,6 +178,7 @@ class Node:
             VERSIONED: True,
             ORDERS: self.orders is not None,
             RDMA: self.rdma.usable(),
+            TRACES: self.telemetry.enabled,
         }
         also = tuple(name for name, offered in offers.items() if offered)
         return Introduction(

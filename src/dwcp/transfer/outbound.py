@@ -7,6 +7,7 @@ files and by journal for unfinished ones, so nothing is sent twice but what was 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import random
 import threading
@@ -22,6 +23,8 @@ from dwcp.errors import DwcpError, Interrupted, PartialError, ProtocolError, Tem
 from dwcp.files.root import Parts, Root
 from dwcp.hde.hashes import XXH3
 from dwcp.store.path_memory import PathMemory, recall
+from dwcp.telemetry import NO_SPAN, Span
+from dwcp.transfer import tracing
 from dwcp.transfer.ahead import worth_beginning
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
@@ -31,13 +34,13 @@ from dwcp.transfer.rdma import REQUIRED
 from dwcp.transfer.receiver import Receiver
 from dwcp.transfer.result import TransferResult
 from dwcp.transfer.sender import Sender
-from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, begin_session, shutdown_later
+from dwcp.transfer.session import LIVELY, PARTING, Dialled, Heartbeat, shutdown_later
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import DICTIONARY, SEGMENT
+from dwcp.wire.handshake import DICTIONARY, SEGMENT, TRACES
 from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
@@ -101,6 +104,7 @@ class Outbound:
         self._began = time.monotonic()
         self._sockets: dict[str, str] = {}
         self._warnings: list[str] = []
+        self._span: Span = NO_SPAN
 
     def cancel(self) -> None:
         """Ends the transfer soon; `run` raises Interrupted. What had arrived is kept for the next try."""
@@ -113,6 +117,12 @@ class Outbound:
 
     def run(self) -> TransferResult:
         """Raises what the transfer failed with; PartialError when some files failed and the others did not."""
+        order = self._order
+        self._span = tracing.begin_initiated(self._node.telemetry, self.id, order.direction, order.peer, order.path)
+        with self._span.active():
+            return self._run()
+
+    def _run(self) -> TransferResult:
         order, board = self._order, self._node.board
         role = Role.SEND if order.direction == "put" else Role.RECEIVE
         board.begin(TransferStatus(self.id, role, order.peer, os.fsdecode(order.path)), self.status, self.cancel)
@@ -132,7 +142,7 @@ class Outbound:
         finally:
             done.set()
             reporter.join()
-            board.end(self.id, state, text)
+            tracing.end(self._span, board.end(self.id, state, text))
             if self._foresight is not None:
                 self._foresight.close()
         return result
@@ -195,7 +205,7 @@ class Outbound:
     def _dial(self, *, again: bool) -> Dialled:
         order, ahead = self._order, worth_beginning(self._node.config, None)
         try:
-            return begin_session(self._node, order.address, order.fingerprint, ahead)
+            return tracing.connect(self._node, order.peer, order.address, order.fingerprint, ahead)
         except ProtocolError as error:
             if not again:
                 raise
@@ -263,6 +273,7 @@ class Outbound:
             leaf_log=leaf,
             tree=order.tree if "trees" in session.features else None,
             version=order.version,
+            traceparent=self._span.traceparent if TRACES in session.features else None,
         )
         control.send(request)
         return 1 << leaf
@@ -342,7 +353,9 @@ class Outbound:
         order = self._order
         streams = StreamKeeper(self._node, order.address, order.peer, engine, session, self._meter, self._memory)
         self._streams = streams
-        keeper = threading.Thread(target=streams.run, name="dwcp-streams", daemon=True)
+        keeper = threading.Thread(
+            target=contextvars.copy_context().run, args=(streams.run,), name="dwcp-streams", daemon=True
+        )
         keeper.start()
         try:
             if self._cancelled.is_set():

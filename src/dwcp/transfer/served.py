@@ -15,6 +15,8 @@ import structlog
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
+from dwcp.telemetry import NO_SPAN, Span
+from dwcp.transfer import tracing
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.kept import answer as answer_about_versions
@@ -53,6 +55,7 @@ class ServedSession:
         self._supersede = supersede
         self._engine: Sender | Receiver | None = None
         self._source: TreeSource | None = None
+        self._span: Span = NO_SPAN
         self._meter = Meter()
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
@@ -186,6 +189,11 @@ class ServedSession:
     def _transfer(self, request: m.Open) -> None:
         self.key = (self.peer, request.direction, request.path)
         self._supersede(self)
+        self._span = tracing.begin_served(self._node.telemetry, request, self.peer)
+        with self._span.active():
+            self._carry_out(request)
+
+    def _carry_out(self, request: m.Open) -> None:
         role = Role.RECEIVE if request.direction == "put" else Role.SEND
         board, meter = self._node.board, self._meter
         try:
@@ -194,6 +202,7 @@ class ServedSession:
             engine = self._receiver(request) if role is Role.RECEIVE else self._sender(request)
         except DwcpError as error:
             log.warning("a transfer was refused", peer=self.peer, path=display(request.path), reason=str(error))
+            self._span.end({}, str(error))
             self._channel.send(m.Error(code=error.code, message=str(error)))
             part(self._channel)
             return
@@ -225,7 +234,7 @@ class ServedSession:
                 self._source.close()
             state, text = _outcome(engine)
             meter.remove(self._channel.link)
-            board.end(name, state, text)
+            tracing.end(self._span, board.end(name, state, text))
             log.info("transfer ended", transfer=name, state=state, reason=text)
 
     def _control(self, engine: Sender | Receiver) -> None:
@@ -264,6 +273,13 @@ class ServedSession:
         engine = self._engine
         if engine is None:
             raise ProtocolError("a data connection came before its transfer")
+        with self._span.active():
+            span = tracing.begin_stream(self._node.telemetry, number, self.peer)
+        with span.active():
+            self._carry(engine, number, channel, span)
+
+    def _carry(self, engine: Sender | Receiver, number: int, channel: Channel, span: Span) -> None:
+        reason = ""
         with self._lock:
             self._streams[number] = channel
         self._meter.add(channel.link)
@@ -278,10 +294,12 @@ class ServedSession:
                 self._node.tally.add("rdma_failures")
                 rdma.failed(self.peer, str(error))
             if not engine.finished.is_set():
-                log.info("a stream ended", stream=number, peer=self.peer, reason=str(error))
+                reason = str(error)
+                log.info("a stream ended", stream=number, peer=self.peer, reason=reason)
             if isinstance(engine, Sender):
                 engine.stream_lost(number)
         finally:
+            tracing.end_stream(span, channel.link, reason)
             self._meter.remove(channel.link)
             self._node.unwatch(channel.link)
             with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import statistics
 import threading
 import time
@@ -18,6 +19,8 @@ from dwcp.links.sockopts import MODEL_BASED
 from dwcp.links.ucx import UcxEnd, UcxLink
 from dwcp.store import links
 from dwcp.store.path_memory import PathMemory, remember
+from dwcp.telemetry import Span
+from dwcp.transfer import tracing
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.node import Node
 from dwcp.transfer.receiver import Receiver
@@ -113,7 +116,10 @@ class StreamKeeper:
                     self._dialling += 1
                     self.most = max(self.most, self.live)
                 thread = threading.Thread(
-                    target=self._stream, args=(number,), name=f"dwcp-stream-{number}", daemon=True
+                    target=contextvars.copy_context().run,
+                    args=(self._stream, number),
+                    name=f"dwcp-stream-{number}",
+                    daemon=True,
                 )
                 number += 1
                 threads.append(thread)
@@ -252,17 +258,24 @@ class StreamKeeper:
             self._engine.limit_streams(over)
 
     def _stream(self, number: int) -> None:
+        span = tracing.begin_stream(self._node.telemetry, number, self._peer)
+        with span.active():
+            self._carry(number, span)
+
+    def _carry(self, number: int, span: Span) -> None:
         try:
             channel, confirmed_before = self._dial(number)
         except DwcpError as error:
             if not isinstance(error, _RdmaError):
                 self._failed(error)
+            span.end({}, str(error))
             with self._lock:
                 self.live -= 1
             return
         finally:
             with self._lock:
                 self._dialling -= 1
+        reason = ""
         over_rdma = isinstance(channel.link, UcxLink)
         self._meter.add(channel.link)
         self._node.watch(channel.link, sends=isinstance(self._engine, Sender))
@@ -286,14 +299,16 @@ class StreamKeeper:
             if isinstance(self._engine, Sender):
                 self._engine.stream_lost(number)
             if not self._engine.finished.is_set():
-                log.warning("a stream broke and is replaced", stream=number, reason=str(error))
+                reason = str(error)
+                log.warning("a stream broke and is replaced", stream=number, reason=reason)
                 if over_rdma:
-                    self._rdma_failed(str(error))
+                    self._rdma_failed(reason)
                 if over_rdma and self._node.rdma.required:
                     self._give_up(error)
                 elif not confirmed.is_set() and not over_rdma:
                     self._failed(error)
         finally:
+            tracing.end_stream(span, channel.link, reason)
             self._meter.remove(channel.link)
             self._node.unwatch(channel.link)
             with self._lock:

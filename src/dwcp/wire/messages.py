@@ -214,6 +214,8 @@ class Open(Message):
     """Only to a peer with the feature `trees`."""
     version: Name | None = None
     """get: that version of the path, as the directory that holds it (its content in `tree`, and `manifest`)."""
+    traceparent: Name | None = None
+    """The initiator's span, as W3C's Trace Context writes it. Only to a peer with the feature `traces`."""
 
 
 class Opened(Message):

@@ -14,6 +14,7 @@ import structlog
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, fault
 from dwcp.files.root import Root
 from dwcp.store.job import Job, Outcome
+from dwcp.telemetry import Attributes, spanning
 from dwcp.transfer.client import Checksum, Peer, connect_as
 from dwcp.transfer.node import Node
 from dwcp.transfer.result import TransferResult
@@ -58,6 +59,17 @@ class Performance:
 
     def run(self) -> Outcome:
         """Raises what the job fails with."""
+        job = self.job
+        told: Attributes = {
+            "dwcp.kind": job.kind,
+            "dwcp.job": job.id,
+            "dwcp.workload": job.workload,
+            "dwcp.peer": job.peer,
+        }
+        with spanning(self._node.telemetry, "job", told):
+            return self._run()
+
+    def _run(self) -> Outcome:
         with asyncio.Runner() as runner:
             work = self._perform()
             with self._lock:
