@@ -53,10 +53,11 @@ class Adaptive:
             return True
         self._blocks += 1
         if min(self._plain.samples, self._packed.samples) < WARM_UP:
-            # both ways in turn until both are known; where nothing shrinks, explore only
+            # both ways in turn until both are known, the codec first, for many a transfer has one block or two; where
+            # nothing shrinks, explore only
             if self._packed.samples < WARM_UP and self._blocks > 8 * WARM_UP:
                 return self._blocks % EXPLORE_EVERY == 0
-            return self._blocks % 2 == 1
+            return self._blocks == 1 or self._blocks % 2 == 0
         if self._blocks % EXPLORE_EVERY == 0:
             return not self.compressing
         return self.compressing
