@@ -190,7 +190,8 @@ def test_work_that_hangs_costs_one_thread_and_what_comes_after_waits() -> None:
         release, apart = threading.Event(), Apart("dwcp-test-apart")
         for _ in range(3):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(apart.run(release.wait), 0.05)
+                async with asyncio.timeout(0.05):
+                    await apart.run(release.wait)
         assert [thread.name for thread in threading.enumerate()].count("dwcp-test-apart") == 1
         after = asyncio.create_task(apart.run(lambda: 7))
         release.set()

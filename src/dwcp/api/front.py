@@ -58,7 +58,8 @@ class Front:
         front = cls(process, ours)
         loop = asyncio.get_running_loop()
         try:
-            said = await asyncio.wait_for(loop.sock_recv(ours, MAX_PACKET), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                said = await loop.sock_recv(ours, MAX_PACKET)
             if said != READY:
                 raise TemporaryError("the process that answers probes ended as soon as it began; the log says why")
         except BaseException:

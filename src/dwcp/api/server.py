@@ -207,7 +207,8 @@ class _Server(uvicorn.Server):
         """As uvicorn's, which looks ten times a second whether it is time to go."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaves.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._leaves.wait()
 
     def leave(self) -> None:
         self.should_exit = True

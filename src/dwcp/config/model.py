@@ -171,8 +171,12 @@ class Compression(Section):
         "bsdiff",
         "prefix",
     )
-    enable_dictionary: bool = flag(True, "Learn what small files of a tree have in common, and send that once. For `algorithm: zstd`.")
-    dictionary_update_interval: Duration = duration("24h", "1m", "365d", "Age at which a dictionary is judged, and trained anew.")
+    enable_dictionary: bool = flag(
+        True, "Learn what small files of a tree have in common, and send that once. For `algorithm: zstd`."
+    )
+    dictionary_update_interval: Duration = duration(
+        "24h", "1m", "365d", "Age at which a dictionary is judged, and trained anew."
+    )
     enable_adaptive: bool = flag(True, "Leave compression out where the link is faster than the codec.")
     adaptive_threshold: float = number(15.0, 0.0, 100.0, "Percent by which the other way must be cheaper for a change.")
     min_compression_ratio: float = number(1.1, 1.0, 100.0, "A block that shrinks by less goes as it is.")

@@ -115,7 +115,8 @@ class Feed:
                     yield message
                 else:
                     try:
-                        await asyncio.wait_for(self._changed.wait(), KEEP_ALIVE)
+                        async with asyncio.timeout(KEEP_ALIVE):
+                            await self._changed.wait()
                     except TimeoutError:
                         yield b": nothing changed\n\n"
         finally:

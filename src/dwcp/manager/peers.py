@@ -157,7 +157,8 @@ class PeersComponent(Background):
         name, timeout = breaker.name, self._config().health.timeout
         try:
             work = self._threads[name].run(partial(probe, self._node, name, timeout))
-            self._latency[name] = await asyncio.wait_for(work, PATIENCE * timeout)
+            async with asyncio.timeout(PATIENCE * timeout):
+                self._latency[name] = await work
             breaker.succeeded(time.monotonic())
             return
         except ExhaustedError as error:

@@ -160,7 +160,8 @@ class Runner:
         timeout = self._config().health.timeout
         began = time.monotonic()
         try:
-            health = await asyncio.wait_for(self._by_name[name].check(), timeout)
+            async with asyncio.timeout(timeout):
+                health = await self._by_name[name].check()
         except TimeoutError:
             health = Health(Status.UNHEALTHY, f"health check took longer than {timeout:g} s")
         except Exception as error:  # a component's own fault, whatever it is, is what the check is for
@@ -221,7 +222,8 @@ class Runner:
     async def _start_one(self, name: str) -> str:
         """Why it did not start; empty where it did."""
         try:
-            await asyncio.wait_for(self._by_name[name].start(), START_TIMEOUT)
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._by_name[name].start()
         except TimeoutError:
             return f"it did not start within {START_TIMEOUT:g} s"
         except Exception as error:  # whatever keeps it from starting, the next attempt may find gone
@@ -240,7 +242,8 @@ class Runner:
 
     async def _stop_one(self, name: str) -> None:
         try:
-            await asyncio.wait_for(self._by_name[name].stop(), STOP_TIMEOUT)
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._by_name[name].stop()
         except TimeoutError:
             log.error("component does not stop", component=name, seconds=STOP_TIMEOUT)
         except Exception as error:  # stopping goes on with the others

@@ -125,7 +125,8 @@ class Workloads:
             self.looked_at = time.monotonic()
             alive(pause)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def stop(self) -> None:
         """What runs is interrupted, and goes on at the next start."""

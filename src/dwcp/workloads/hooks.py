@@ -38,7 +38,8 @@ async def run_hook(command: Sequence[str], seconds: float, variables: Mapping[st
         except OSError as error:
             raise HookError(f"hook {command[0]} cannot be run: {error.strerror}") from error
         try:
-            status = await asyncio.wait_for(process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                status = await process.wait()
         except TimeoutError as error:
             raise HookError(f"hook {command[0]} took longer than {seconds:g} s and was killed") from error
         finally:
