@@ -399,6 +399,25 @@ def test_the_last_file_that_is_published_while_all_is_given_back(
     assert "fault of this program" not in capsys.readouterr().out
 
 
+def test_a_receiver_that_never_begins_gives_everything_back(tmp_path: Path) -> None:
+    """Its session broke while the peer was told that the transfer may go on."""
+    before = len(os.listdir("/proc/self/fd"))
+    receiver = Receiver(
+        Root(tmp_path),
+        (b"x",),
+        Channel(MemoryLink()),
+        checksum="xxh3",
+        least_leaf=MIN_LEAF,
+        delete=False,
+        delta=True,
+        pool=BufferPool(MIN_LEAF),
+        tally=Tally(),
+    )
+    receiver.abort(Interrupted("the session broke"))
+    in_time(receiver.close, "the receiver")
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_file_that_is_called_done_just_before_it_is_opened(tmp_path: Path) -> None:
     """Nobody would close it again."""
     (tmp_path / "large").write_bytes(os.urandom(MIN_LEAF))

@@ -77,11 +77,12 @@ class Committer:
             self._condition.notify()
 
     def close(self) -> None:
-        """Ends the thread after what it has is done; waits for it."""
+        """Ends the thread, where it was started, after what it has is done; waits for it."""
         with self._condition:
             self._closing = True
             self._condition.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._directories.forget()
 
     def _run(self) -> None:
