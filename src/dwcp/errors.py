@@ -47,6 +47,12 @@ class RefusedError(DwcpError):
     code = "refused"
 
 
+class FencedError(RefusedError):
+    """A workload's former owner: another one has been at the receiver since."""
+
+    code = "fenced"
+
+
 class AuthenticationError(RefusedError):
     """A peer could not prove the identity that the configuration pins."""
 

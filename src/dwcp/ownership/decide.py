@@ -1,7 +1,7 @@
 """What a node does about the workloads that it may own, by what the registry says.
 
-Every node decides for itself, by the same rules over the same facts: one of them finds that it is the one to claim. Where
-two do, since they look at different moments, the registry's compare-and-swap lets one through.
+Every node decides for itself, by the same rules over the same facts: one of them finds that it is the one to claim.
+Where two do, since they look at different moments, the registry's compare-and-swap lets one through.
 
 Who should own a workload without an owner:
 

@@ -1,8 +1,8 @@
 """One node's lease as its holder counts it.
 
-The engine counts from when it heard of the lease, the holder from before it spoke: whatever the delay, the holder is the
-first to think that it is over (Gray and Cheriton, "Leases", 1989). A holder that was paused finds its deadline passed
-when it looks. What a former holder had sent before is for fencing tokens to stop, not for clocks.
+The engine counts from when it heard of the lease, the holder from before it spoke: whatever the delay, the holder is
+the first to think that it is over (Gray and Cheriton, "Leases", 1989). A holder that was paused finds its deadline
+passed when it looks. What a former holder had sent before is for fencing tokens to stop, not for clocks.
 
     held          the deadline has not passed
     doubtful      it has, and the engine has not been asked since
@@ -44,7 +44,7 @@ class Hold:
         return self._deadline
 
     def kept(self, sent_at: float, seconds: float) -> None:
-        """The engine gave it, or time for it, in answer to what was sent at `sent_at`. Answers may come out of order."""
+        """The engine gave it, or time for it, in answer to what was sent at `sent_at`; in any order."""
         self._is_lost = False
         self._seconds = seconds
         self._kept_at = max(self._kept_at, sent_at)

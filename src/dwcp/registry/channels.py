@@ -64,17 +64,17 @@ class Channel:
             self._channel = self._open()
         return self._channel
 
-    async def verified(self, cluster: int | None, timeout: float) -> grpc.aio.Channel:
+    async def verified(self, cluster: int | None, seconds: float) -> grpc.aio.Channel:
         """As `raw`, once the member has shown that it is of the cluster and of a version that can be used. Raises
         RegistryError, AioRpcError."""
         if not self._verified:
-            self.judge(await self.status(timeout), cluster)
+            self.judge(await self.status(seconds), cluster)
             self._verified = True
         return self.raw
 
-    async def status(self, timeout: float = LOOK) -> Any:
+    async def status(self, seconds: float = LOOK) -> Any:
         """What the member says of itself, without asking others. Raises AioRpcError, RegistryError."""
-        return await rpc.MaintenanceStub(self.raw).Status(rpc.StatusRequest(), timeout=timeout)
+        return await rpc.MaintenanceStub(self.raw).Status(rpc.StatusRequest(), timeout=seconds)
 
     def judge(self, status: Any, cluster: int | None) -> None:
         version = tuple(int(part) for part in status.version.split(".")[:3] if part.isdigit())

@@ -177,12 +177,12 @@ class EtcdRegistry:
             finally:
                 call.cancel()
         except grpc.aio.AioRpcError as error:
-            raise self._named(error) or RegistryError(f"etcd at {channel.endpoint} ended a watch: {_said(error)}") from (
-                error
-            )
-        finally:
             self._channels.give_up(used, self._timeout)
+            ended = RegistryError(f"etcd at {channel.endpoint} ended a watch: {_said(error)}")
+            raise self._named(error) or ended from error
+        finally:
             await channel.close()
+        self._channels.give_up(used, self._timeout)
         raise RegistryError(f"etcd at {channel.endpoint} ended a watch")
 
     async def members(self) -> list[Member]:
@@ -253,13 +253,7 @@ class EtcdRegistry:
         return await rpc.MaintenanceStub(channel).Status(rpc.StatusRequest(), timeout=left)
 
     async def _authenticate(self, channel: grpc.aio.Channel, left: float) -> None:
-        path = Path(self._access.password_file)
-        try:
-            password = path.read_text().rstrip("\n") if self._access.password_file else ""
-        except OSError as error:
-            raise RegistryError(
-                f"cannot read {path}: {error.strerror}; correct consensus.password_file", Trouble.CREDENTIALS
-            ) from error
+        password = await asyncio.to_thread(_password, self._access.password_file)
         request = rpc.AuthenticateRequest(name=self._access.user, password=password)
         self._token = (await rpc.AuthStub(channel).Authenticate(request, timeout=left)).token
 
@@ -284,13 +278,22 @@ class EtcdRegistry:
         return RegistryError(f"etcd says: {said} ({code.name.lower()})")
 
 
-class _Lost(Exception):  # noqa: N818 - never leaves this module
+class _Lost(Exception):
     """Nobody knows what became of a write."""
+
+
+def _password(file: str) -> str:
+    try:
+        return Path(file).read_text().rstrip("\n")
+    except OSError as error:
+        raise RegistryError(
+            f"cannot read {file}: {error.strerror}; correct consensus.password_file", Trouble.CREDENTIALS
+        ) from error
 
 
 def _said(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        return error.details() or error.code().name.lower()
+        return str(error.details() or error.code().name.lower())
     return str(error) or type(error).__name__
 
 
@@ -311,9 +314,7 @@ def _entry(kv: Any) -> Entry:
 def _transaction(key: str, version: int, then: Any) -> Any:
     """Where the key has that version (0: does not exist) `then`, else reads it."""
     raw = _raw(key)
-    compare = rpc.Compare(
-        result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=raw, mod_revision=version
-    )
+    compare = rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=raw, mod_revision=version)
     if then.HasField("request_put"):
         then.request_put.prev_kv = True
     otherwise = rpc.RequestOp(request_range=rpc.RangeRequest(key=raw))

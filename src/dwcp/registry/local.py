@@ -84,11 +84,13 @@ class LocalRegistry:
         return True
 
     async def watch(self, prefix: str, after: int) -> AsyncIterator[int]:
+        seen = after
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._newest(prefix) > after)
-            after = self._newest(prefix)
-            yield after
+                while (newest := self._newest(prefix)) <= seen:
+                    await self._changed.wait()
+            seen = newest
+            yield newest
 
     async def members(self) -> list[Member]:
         return [Member("local", is_leader=True, has_leader=True)]

@@ -39,6 +39,7 @@ from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.result import TransferResult
 from dwcp.transfer.session import Dialled, Standby
 from dwcp.wire import messages as m
+from dwcp.wire.handshake import FENCES
 from dwcp.wire.paths import check_relative
 from dwcp.wire.tree import Change, TreeOptions
 
@@ -99,6 +100,7 @@ class Peer:
         names: Iterable[bytes] | None = None,
         on_progress: OnProgress | None = None,
         on_change: OnChange | None = None,
+        fence: m.Fence | None = None,
     ) -> TransferResult:
         """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, what is on a block device, or
         whatever a stream yields.
@@ -106,7 +108,8 @@ class Peer:
         With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
         `target` what the source does not have. `tree`: what else is kept, left out and told; `names`: only these below
         the source, directories without their content. `on_progress` is called from another thread, about 5 times a
-        second; so is `on_change`, with each name that is changed at the peer.
+        second; so is `on_change`, with each name that is changed at the peer. `fence`: under whose ownership of a
+        workload, for a peer that `keeps_fences`.
 
         Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
         StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
@@ -123,7 +126,14 @@ class Peer:
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
         return await self._send(
-            order_source, remote, tree, on_change, delete=delete, checksum=checksum, on_progress=on_progress
+            order_source,
+            remote,
+            tree,
+            on_change,
+            delete=delete,
+            checksum=checksum,
+            on_progress=on_progress,
+            fence=fence,
         )
 
     async def send_source(
@@ -142,8 +152,9 @@ class Peer:
         delete: bool,
         checksum: Checksum,
         on_progress: OnProgress | None = None,
+        fence: m.Fence | None = None,
     ) -> TransferResult:
-        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=source)
+        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=source, fence=fence)
         try:
             return await self._run(order, on_progress)
         finally:
@@ -202,16 +213,16 @@ class Peer:
 
         return await _cancellable(partial(look, self, job), self._hang_up)
 
-    async def keep_version(self, path: str, keep: str = "all") -> KeptVersion:
+    async def keep_version(self, path: str, keep: str = "all", *, fence: m.Fence | None = None) -> KeptVersion:
         """Makes a version of what is at `path` (EXPORT/PATH) now, where it differs from the newest one, and removes
         those that the rules do not keep (`last 5, daily 7`).
 
-        Raises RefusedError where another peer keeps versions of it, TemporaryError where it changes meanwhile,
-        NotFoundError, UsageError, StorageError.
+        `fence`: as in `send`. Raises RefusedError where another peer keeps versions of it, TemporaryError where it
+        changes meanwhile, NotFoundError, UsageError, StorageError.
         """
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.keep, self, path, keep), self._hang_up)
+        return await _cancellable(partial(remote_versions.keep, self, path, keep, fence), self._hang_up)
 
     async def versions(self, path: str) -> list[RemoteVersion]:
         """Of what is at `path`, oldest first. Raises NotFoundError, RefusedError, StorageError."""
@@ -219,12 +230,14 @@ class Peer:
 
         return await _cancellable(partial(remote_versions.find, self, path), self._hang_up)
 
-    async def check_versions(self, path: str, rate: int | None = None) -> CheckedVersions:
+    async def check_versions(
+        self, path: str, rate: int | None = None, *, fence: m.Fence | None = None
+    ) -> CheckedVersions:
         """Reads all versions of `path` there again, compares, and mends what can be mended; `rate` in bytes per second.
         Raises as `keep_version`."""
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.check, self, path, rate), self._hang_up)
+        return await _cancellable(partial(remote_versions.check, self, path, rate, fence), self._hang_up)
 
     async def restore(
         self,
@@ -264,6 +277,7 @@ class Peer:
         source: Source | None = None,
         destination: tuple[Path, tuple[bytes, ...]] | None = None,
         version: str | None = None,
+        fence: m.Fence | None = None,
     ) -> Order:
         from dwcp.transfer.outbound import Order
 
@@ -281,6 +295,7 @@ class Peer:
             source,
             destination,
             version,
+            fence,
         )
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
@@ -289,7 +304,13 @@ class Peer:
         outbound = Outbound(self._node, order, on_progress, self._take())
         return await _cancellable(outbound.run, outbound.cancel)
 
+    @property
+    def keeps_fences(self) -> bool:
+        """Whether it keeps former owners of a workload out."""
+        return FENCES in self._features
+
     def _keep(self, session: Dialled) -> Standby:
+        self._features = session.features
         self._standby = Standby(session, self._node.config.transport.read_timeout)
         return self._standby
 

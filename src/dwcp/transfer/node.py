@@ -28,13 +28,14 @@ from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.dictionaries import Taken, Trained
+from dwcp.transfer.fencing import Fences
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import DICTIONARY, FENCES, ORDERS, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -68,6 +69,7 @@ class Node:
         self.meter = Meter()
         self.tally = Tally()
         self.rdma = Rdma(lambda: self.config)
+        self.fences = Fences(state_dir)
         self.orders: Orders | None = None
         """Where it sends what peers tell it to."""
         self.telemetry = telemetry_of(config.telemetry, config.node.name)
@@ -176,6 +178,7 @@ class Node:
             DICTIONARY: self.config.compression.enable_dictionary,
             PROBE: True,
             VERSIONED: True,
+            FENCES: True,
             ORDERS: self.orders is not None,
             RDMA: self.rdma.usable(),
             TRACES: self.telemetry.enabled,
