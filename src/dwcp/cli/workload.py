@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 from pydantic import ValidationError
@@ -189,6 +190,25 @@ def pause(name: str, files: Files, overrides: Overrides) -> None:
 def resume(name: str, files: Files, overrides: Overrides) -> None:
     """Let a workload run by itself again."""
     ask_manager(load(files, overrides), "POST", f"/workloads/{name}/resume")
+
+
+@workload.command()
+@click.argument("name")
+@click.argument("node", required=False)
+@click.option("--cancel", is_flag=True, help="Leave it where it is, where it has not been handed over yet.")
+@configured
+def move(name: str, node: str | None, cancel: bool, files: Files, overrides: Overrides) -> None:
+    """Hand workload NAME over to NODE.
+
+    Its owner ends what runs, brings the targets up to date, and lets it go.
+    """
+    if (node is None) != cancel:
+        raise UsageError("name the node that should own it, or --cancel")
+    method, to = ("DELETE", "") if node is None else ("POST", f"?to={quote(node, safe='')}")
+    ask_manager(load(files, overrides), method, f"/workloads/{quote(name, safe='')}/move{to}")
+    click.echo(
+        f"workload {name} stays" if node is None else f"workload {name} goes to {node}; see `dwcp cluster status`"
+    )
 
 
 @workload.command()

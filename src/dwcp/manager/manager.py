@@ -21,6 +21,7 @@ from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.collection import MetricsComponent
 from dwcp.manager.component import Component
+from dwcp.manager.consensus import ConsensusComponent, connector
 from dwcp.manager.descriptors import DescriptorsComponent
 from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PruningComponent, TransportComponent
@@ -37,6 +38,7 @@ from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
+from dwcp.store.fences import FenceRecord
 from dwcp.store.identity import load_or_create
 from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
@@ -54,6 +56,7 @@ from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
 from dwcp.workloads.coordinator import Workloads
 from dwcp.workloads.ordering import OrderDesk
+from dwcp.workloads.ownership import Ownership
 
 RESTART_WITH = {"peers": ("transport",)}
 """Who is restarted with whom: they say at once whether the paths that the transport opens anew carry something. The
@@ -110,9 +113,16 @@ class Manager:
             self._peers = PeersComponent(
                 self._server.node, lambda: self._config, self._note, lambda: self._look_soon("peers")
             )
+            self.ownership = self._join_cluster() if config.enabled and config.consensus.enabled else None
             self.workloads = Workloads(
-                lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
+                lambda: self._config,
+                lambda: self._server.node,
+                self._closed_peers,
+                self._recorder.note,
+                self.ownership,
             )
+            if self.ownership is not None:
+                self.ownership.serve(self.workloads)
             if config.enabled:
                 self._server.node.orders = OrderDesk(
                     lambda: self._config, self.workloads.add_job, self.workloads.get_job
@@ -142,6 +152,17 @@ class Manager:
         statedir.write_run_file(self._state_dir, config.node.name, self.addresses)
         log.info("node is up", node=config.node.name, fingerprint=identity.fingerprint, **self.addresses)
 
+    def _join_cluster(self) -> Ownership:
+        """Raises ConfigError."""
+        return Ownership(
+            lambda: self._config,
+            connector(lambda: self._config.consensus),
+            self._server.node.fences,
+            self._identity.fingerprint,
+            lambda: self.addresses.get("transport", ""),
+            self._recorder.note,
+        )
+
     def _note(self, kind: str, event: str, *, peer: str = "", **detail: Value) -> None:
         """What supervision tells the log has just changed the node's health: probes are answered so at once."""
         self._recorder.note(kind, event, peer=peer, **detail)
@@ -164,6 +185,9 @@ class Manager:
                 PruningComponent(lambda: self._config): ("state",),
                 WorkloadsComponent(self.workloads): ("state", "transport"),
             }
+            if self.ownership is not None:
+                consensus = ConsensusComponent(self.ownership, lambda: self._config.consensus)
+                components[consensus] = ("workloads",)
             if self._config.prediction.enabled:
                 components[self._prediction] = ("transport",)
         return components
@@ -239,6 +263,7 @@ class Manager:
         kept = {
             "debug": debug,
             "prediction": prediction,
+            "consensus": old.consensus,
             "enabled": old.enabled,
             "http": old.http,
             "security": old.security,
@@ -329,6 +354,14 @@ class Manager:
 
     def buffers(self) -> PoolStatus:
         return self._server.node.pool.status()
+
+    def fences(self) -> list[FenceRecord]:
+        return self._server.node.fences.known()
+
+    async def unfence(self, key: str) -> None:
+        if not await asyncio.to_thread(self._server.node.fences.forget, key):
+            raise NotFoundError(f"no workload is fenced here as {key!r}")
+        self._recorder.note("cluster", "unfence", workload=key)
 
     def limit(self) -> SendingLimit:
         return SendingLimit(self._server.node.rate_now(), read_limit(self._state_dir) is not None)

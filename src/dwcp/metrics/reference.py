@@ -16,8 +16,11 @@ from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import SendingLimit
+from dwcp.ownership.decide import Facts, Owner
 from dwcp.policy.queueing import JobState
 from dwcp.prediction.predictor import LinkView
+from dwcp.registry.interface import Registry
+from dwcp.store.fences import FenceRecord
 from dwcp.store.job import Known
 from dwcp.store.links import Sample
 from dwcp.store.recorder import untold
@@ -27,9 +30,12 @@ from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board, Role, TransferStatus
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.fencing import Fences
 from dwcp.transfer.node import Node
 from dwcp.transfer.pool import PoolStatus
 from dwcp.workloads.coordinator import Workloads, WorkloadStatus
+from dwcp.workloads.ledger import Ledger
+from dwcp.workloads.ownership import ClusterStatus, Ownership
 
 _HEAD = """# Metrics
 
@@ -49,6 +55,12 @@ class _ExampleWorkloads(Workloads):
         return WorkloadStatus({"db": Known("db", 0.0, 0.0, 0.0, paused=False)}, [], ended={JobState.DONE: 0})
 
 
+class _ExampleOwnership(Ownership):
+    @property
+    def status(self) -> ClusterStatus:
+        return ClusterStatus(ledger=Ledger(Facts(owners={"db": Owner("node2", 1)})))
+
+
 class _Example:
     """A node with one of everything, so that every metric shows its labels."""
 
@@ -65,6 +77,21 @@ class _Example:
     @property
     def workloads(self) -> Workloads:
         return _ExampleWorkloads(lambda: self.config, self._no_node, tuple, untold)
+
+    @property
+    def ownership(self) -> Ownership | None:
+        return _ExampleOwnership(
+            lambda: self.config, self._no_registry, Fences(Path(self.config.storage.state_dir)), "", lambda: "", untold
+        )
+
+    def _no_registry(self, cluster: str, seconds: float) -> Registry:
+        raise NotFoundError("an example has no registry")
+
+    def fences(self) -> list[FenceRecord]:
+        return []
+
+    async def unfence(self, key: str) -> None:
+        """Nothing is fenced."""
 
     def _no_node(self) -> Node:
         raise NotFoundError("an example has no node")

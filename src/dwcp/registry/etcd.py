@@ -188,6 +188,12 @@ class EtcdRegistry:
     async def members(self) -> list[Member]:
         return await self._channels.members()
 
+    async def voters(self) -> int:
+        answer = await self._ask(
+            "list its members", rpc.MemberListRequest(), lambda channel: rpc.ClusterStub(channel).MemberList
+        )
+        return sum(not member.isLearner for member in answer.members)
+
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     async def _ask(self, what: str, request: Any, method: Callable[[grpc.aio.Channel], Any]) -> Any:

@@ -136,3 +136,7 @@ class Registry(Protocol):
     async def members(self) -> list[Member]:
         """All that are configured. Raises nothing."""
         ...
+
+    async def voters(self) -> int:
+        """How many there are, configured here or not."""
+        ...

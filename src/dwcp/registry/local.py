@@ -95,6 +95,9 @@ class LocalRegistry:
     async def members(self) -> list[Member]:
         return [Member("local", is_leader=True, has_leader=True)]
 
+    async def voters(self) -> int:
+        return 1
+
     def _newest(self, prefix: str) -> int:
         return next((moment for moment, key in reversed(self._changes) if key.startswith(prefix)), 0)
 

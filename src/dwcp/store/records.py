@@ -38,6 +38,11 @@ KINDS = {
     "transfer": ("begin", "end"),
     "job": ("add", "begin", "done", "cancelled", "parked"),
     "workload": ("add", "remove", "pause", "resume"),
+    "cluster": (
+        *("node-there", "node-gone", "owned", "unowned", "hand-over", "move", "refused", "drain", "drain-undone"),
+        "unfence",
+        *("trouble", "recovered"),
+    ),
     "snapshot": ("begin", "end", "failed"),
     "restore": ("begin", "end"),
     "upgrade": ("begin", "end"),

@@ -24,12 +24,11 @@ log = structlog.get_logger()
 class Ticket:
     """What one transfer, or one request, has been let in with; `close` it in the end."""
 
-    def __init__(self, fences: Fences, fence: Fence, peer: str, path: str, stop: Callable[[FencedError], None]) -> None:
+    def __init__(self, fences: Fences, fence: Fence, path: str, stop: Callable[[FencedError], None]) -> None:
         self._fences = fences
         self.fence = fence
         self.path = path
         self.stop = stop
-        self._peer = peer
         self._begun = False
         self.lock = fences.lock_of(fence.workload)
         self.overtaken: FencedError | None = None
@@ -110,22 +109,33 @@ class Fences:
 
         Raises FencedError for a lower token, StateError, UsageError.
         """
-        ticket = Ticket(self, fence, peer, path, stop)
+        ticket = Ticket(self, fence, path, stop)
         with ticket.lock:
             highest = self.store.admit(fence.workload, fence.token)
             if highest > fence.token:
                 log.warning("a former owner was refused", workload=fence.workload, peer=peer, token=fence.token)
                 raise _overtaken(fence, highest)
+            self._stop_lower(fence)
             with self._guard:
-                others = self._tickets.setdefault(fence.workload, [])
-                lower = [other for other in others if other.fence.token < fence.token and other.overtaken is None]
-                for other in lower:
-                    other.overtaken = _overtaken(other.fence, highest)
-                others.append(ticket)
-        for other in lower:
-            log.warning("a former owner was stopped", workload=fence.workload, token=other.fence.token, now=highest)
-            threading.Thread(target=other.stop, args=(other.overtaken,), name="dwcp-fence", daemon=True).start()
+                self._tickets.setdefault(fence.workload, []).append(ticket)
         return ticket
+
+    def own(self, fence: Fence) -> None:
+        """This node is the owner: as if it had been let in. Raises StateError."""
+        with self.lock_of(fence.workload):
+            self.store.own(fence.workload, fence.token)
+            self._stop_lower(fence)
+
+    def _stop_lower(self, fence: Fence) -> None:
+        """Call with the workload's lock held."""
+        with self._guard:
+            others = self._tickets.get(fence.workload, ())
+            lower = [other for other in others if other.fence.token < fence.token and other.overtaken is None]
+            for other in lower:
+                other.overtaken = _overtaken(other.fence, fence.token)
+        for other in lower:
+            log.warning("a former owner was stopped", workload=fence.workload, token=other.fence.token, now=fence.token)
+            threading.Thread(target=other.stop, args=(other.overtaken,), name="dwcp-fence", daemon=True).start()
 
     def leave(self, ticket: Ticket) -> None:
         with self._guard:
@@ -142,6 +152,10 @@ class Fences:
     def known(self) -> list[FenceRecord]:
         """Raises StateError."""
         return self.store.all()
+
+    def forget(self, key: str) -> bool:
+        """Lets in whoever comes next, whatever its token; false where nobody was kept out. Raises StateError."""
+        return self.store.forget(key)
 
     def close(self) -> None:
         with self._guard:

@@ -1,0 +1,440 @@
+"""Ownership at work: this node's part in deciding who runs each workload that has `owners`.
+
+One loop looks at the registry whenever something changes there, and at least every POLL seconds; what it finds goes to
+`dwcp.ownership`, what that decides is done. Beside it the session keeps the lease. Nothing here is on the path of a
+transfer: without the registry nobody becomes an owner, and whoever is one goes on under its token, which the receivers
+compare (`dwcp.ownership.lease` says for how long towards receivers that cannot).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from dwcp.config import Config
+from dwcp.errors import DwcpError, NotFoundError, TemporaryError, UsageError
+from dwcp.ownership.decide import Claim, HandOver, LetGo, Moved, Policy, decide, why_not
+from dwcp.ownership.lease import LeaseState
+from dwcp.ownership.timing import Election
+from dwcp.registry.interface import Member, Registry, RegistryError, Trouble, UnknownOutcomeError
+from dwcp.store.recorder import Note
+from dwcp.transfer.fencing import Fences
+from dwcp.wire.messages import Fence
+from dwcp.workloads import ledger as led
+from dwcp.workloads.copies import copies, fence_key
+from dwcp.workloads.owners import Grant
+from dwcp.workloads.session import Session, clock
+
+POLL = 1.0
+"""Seconds between two looks without a change, for up to CROWD nodes; more nodes look more rarely, so that etcd's load
+stays what it is."""
+CROWD = 20
+FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
+"""Seconds before the registry is tried again; it doubles, less up to a half by chance."""
+EVENTS = 500
+
+log = structlog.get_logger()
+
+
+class Work(Protocol):
+    """What is done for workloads here. From the event loop."""
+
+    def pending(self, workload: str) -> bool:
+        """A job of it runs, or is about to."""
+        ...
+
+    async def take_up(self, workload: str) -> None:
+        """It is this node's now: its targets are brought up to date."""
+        ...
+
+    async def put_down(self, workload: str, why: str) -> None:
+        """It is not any more: what runs is interrupted, what waits is dropped."""
+        ...
+
+    def look_again(self) -> None: ...
+
+
+@dataclass
+class Owned:
+    """`leaving`: the node that it is handed to, once what is `pending` has ended."""
+
+    token: int
+    leaving: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`at`: seconds since the epoch."""
+
+    at: float
+    event: str
+    detail: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """As of the newest look that succeeded, at `at` (seconds since the epoch, 0 for never)."""
+
+    cluster: str = ""
+    at: float = 0.0
+    lease: LeaseState = LeaseState.LOST
+    problem: str = ""
+    trouble: Trouble | None = None
+    ledger: led.Ledger = field(default_factory=led.Ledger)
+
+
+class Ownership:
+    """`run` until cancelled. `owners.Owners` for the coordinator."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        connect: Callable[[str, float], Registry],
+        fences: Fences,
+        fingerprint: str,
+        address: Callable[[], str],
+        note: Note,
+    ) -> None:
+        """`connect`: makes a registry of a cluster ("" for any) whose calls take so many seconds."""
+        self._config = config
+        self._connect = connect
+        self._fences = fences
+        self._fingerprint = fingerprint
+        self._address = address
+        self._note = note
+        self._name = config().node.name
+        self._session = Session(Path(config().storage.state_dir), lambda: config().consensus.lease)
+        consensus = config().consensus
+        self._election = Election(consensus.effective_election, adaptive=consensus.adaptive_mode)
+        self._registry: Registry | None = None
+        self._cluster = ""
+        self._owned: dict[str, Owned] = {}
+        self._ledger = led.Ledger()
+        self._seen_at = 0.0
+        self._joined_at = 0.0
+        self._failure: RegistryError | DwcpError | None = None
+        self._wake = asyncio.Event()
+        self._work: Work | None = None
+        self.events: deque[Event] = deque(maxlen=EVENTS)
+
+    def serve(self, work: Work) -> None:
+        """Whose work it is to run what is owned."""
+        self._work = work
+
+    # -- owners.Owners -------------------------------------------------------------------------------------------------
+
+    def owner(self, workload: str) -> str:
+        owner = self._ledger.facts.owners.get(workload)
+        return owner.node if owner is not None else ""
+
+    def _is_shared(self, workload: str) -> bool:
+        declared = self._config().workloads.get(workload)
+        return declared is not None and bool(declared.owners)
+
+    def may_run(self, workload: str) -> bool:
+        if not self._is_shared(workload):
+            return True
+        return workload in self._owned and self._session.state in (LeaseState.HELD, LeaseState.UNCONFIRMED)
+
+    def schedules(self, workload: str) -> bool:
+        owned = self._owned.get(workload)
+        return not self._is_shared(workload) or (self.may_run(workload) and owned is not None and not owned.leaving)
+
+    def grant(self, workload: str) -> Grant | None:
+        if not workload or not self._is_shared(workload):
+            return None
+        owned = self._owned.get(workload)
+        if owned is None:
+            raise TemporaryError(f"workload {workload!r} is not owned by this node any more")
+        return Grant(
+            Fence(workload=self._key(workload), token=owned.token),
+            lambda: workload in self._owned and self._session.state is LeaseState.HELD,
+        )
+
+    def refused(self, workload: str) -> None:
+        """What the registry knows comes with the next look; until then nothing is begun."""
+        self._owned.pop(workload, None)
+        self._tell("refused", workload=workload)
+        self._wake.set()
+
+    # -- what people ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> ClusterStatus:
+        problem = str(self._failure or "") or self._session.problem
+        trouble = self._failure.trouble if isinstance(self._failure, RegistryError) else None
+        return ClusterStatus(self._cluster, self._seen_at, self._session.state, problem, trouble, self._ledger)
+
+    def leaving(self, workload: str) -> str:
+        """To which node it is being handed over; empty where it is not."""
+        owned = self._owned.get(workload)
+        return owned.leaving if owned is not None else ""
+
+    async def members(self) -> list[Member]:
+        """Raises RegistryError where none was ever reached."""
+        return await self._reachable().members()
+
+    async def voters(self) -> int:
+        """Raises RegistryError."""
+        return await self._reachable().voters()
+
+    async def move(self, workload: str, to: str) -> None:
+        """Returns when that is agreed; it is done when what runs has ended. Raises NotFoundError, UsageError,
+        RegistryError."""
+        reason = why_not(self._ledger.facts, workload, self._policy(workload), to)
+        if reason:
+            raise UsageError(f"workload {workload!r} cannot be moved to {to!r}: {reason}")
+        if self.owner(workload) == to:
+            raise UsageError(f"workload {workload!r} is owned by {to!r} already")
+        await led.write(self._reachable(), led.MOVES + workload, led.MoveRecord(to, time.time()))
+        self._wake.set()
+
+    async def stay(self, workload: str) -> None:
+        """A move that has not been made is not wanted any more. Raises NotFoundError, RegistryError."""
+        self._policy(workload)
+        await led.remove(self._reachable(), led.MOVES + workload)
+        self._wake.set()
+
+    async def drain(self, node: str, *, drained: bool) -> None:
+        """Whether a node should own nothing. Raises NotFoundError, RegistryError."""
+        known = self._ledger.nodes.keys() | self._ledger.drained
+        if node not in known:
+            raise NotFoundError(f"no node {node!r} is there; there are: {', '.join(sorted(known)) or 'none'}")
+        if drained:
+            await led.write(self._reachable(), led.DRAINS + node, led.DrainRecord(time.time()))
+        else:
+            await led.remove(self._reachable(), led.DRAINS + node)
+        self._wake.set()
+
+    def _policy(self, workload: str) -> Policy:
+        """Raises NotFoundError, UsageError."""
+        declared = self._config().workloads.get(workload)
+        if declared is None:
+            raise NotFoundError(f"no workload {workload!r} is declared on this node")
+        if not declared.owners:
+            raise UsageError(f"workload {workload!r} has no owners: each node runs what it declares")
+        return Policy(tuple(declared.owners), declared.failover == "any")
+
+    def _reachable(self) -> Registry:
+        if self._registry is None:
+            raise RegistryError(str(self._failure or "etcd has not been reached yet"))
+        return self._registry
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self, alive: Callable[[float], None] = lambda _: None) -> None:
+        """Until it is cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            began = clock()
+            try:
+                await self._attend(alive)
+            except* DwcpError as group:
+                self._session.hold.failed(began)
+                self._failed(_first(group))
+            if clock() - began > MAX_PAUSE:
+                pause = FIRST_PAUSE
+            # not a secret: it only keeps nodes from coming back in step
+            wait = pause * random.uniform(0.5, 1.0)  # noqa: S311
+            alive(wait)
+            await asyncio.sleep(wait)
+            pause = min(MAX_PAUSE, pause * 2)
+
+    def _failed(self, error: DwcpError) -> None:
+        if str(error) != str(self._failure or ""):
+            log.warning("consensus is not to be had", reason=str(error))
+            self._note("cluster", "trouble", reason=str(error))
+        self._failure = error
+
+    async def _attend(self, alive: Callable[[float], None]) -> None:
+        """Raises what it ends with, or a group of that."""
+        alive(self._election.call)
+        known = self._cluster or await asyncio.to_thread(self._session.known_cluster)
+        registry = self._connect(known, self._election.call)
+        try:
+            self._cluster = await registry.open()
+            self._registry = registry
+            await self._session.begin(registry, self._cluster)
+            self._joined_at = self._joined_at or clock()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._session.keep(registry))
+                group.create_task(self._watch(registry))
+                group.create_task(self._look_for_ever(registry, alive))
+        finally:
+            await registry.close()
+            await self._put_down_lost()
+
+    async def _put_down_lost(self) -> None:
+        if self._session.state is LeaseState.LOST:
+            for workload in list(self._owned):
+                await self._lose(workload, "the lease of this node has ended")
+
+    async def _watch(self, registry: Registry) -> None:
+        while True:
+            try:
+                async for _ in registry.watch("", self._moment):
+                    self._wake.set()
+            except RegistryError as error:
+                log.info("a watch ended", reason=str(error))
+            self._wake.set()
+            # not a secret: it only keeps nodes from coming back in step
+            await asyncio.sleep(FIRST_PAUSE * random.uniform(1.0, 3.0))  # noqa: S311
+
+    _moment = 0
+
+    async def _look_for_ever(self, registry: Registry, alive: Callable[[float], None]) -> None:
+        while True:
+            self._wake.clear()
+            poll = POLL * max(1.0, len(self._ledger.nodes) / CROWD)
+            alive(poll + 4 * self._election.call)
+            began = time.monotonic()
+            await self._look(registry)
+            if self._failure is not None:
+                log.info("consensus is there again")
+                self._note("cluster", "recovered")
+                self._failure = None
+            if self._election.measured((time.monotonic() - began) / 2):
+                log.info("the election timeout follows the round trips", seconds=round(self._election.seconds, 3))
+                raise RegistryError("the connection is made anew with other timeouts")
+            try:
+                await asyncio.wait_for(self._wake.wait(), poll)
+            except TimeoutError:
+                continue
+
+    # -- a look --------------------------------------------------------------------------------------------------------
+
+    async def _look(self, registry: Registry) -> None:
+        snapshot = await registry.snapshot("")
+        self._moment = snapshot.moment
+        ledger = led.read(snapshot)
+        if await self._register(registry, ledger):
+            ledger = led.read(await registry.snapshot(""))
+        for event, detail in led.changes(self._ledger, ledger) if self._seen_at else ():
+            self._tell(event, **detail)
+        self._ledger, self._seen_at = ledger, time.time()
+        await self._absorb(registry, ledger)
+        config = self._config()
+        policies = {
+            name: Policy(tuple(workload.owners), workload.failover == "any")
+            for name, workload in config.workloads.items()
+            if workload.owners and workload.enabled
+        }
+        settled = clock() - self._joined_at >= config.consensus.lease
+        staying = set(self._owned)
+        for action in decide(ledger.facts, self._name, policies, settled=settled):
+            try:
+                match action:
+                    case Claim(workload):
+                        await self._claim(registry, workload)
+                    case HandOver(workload, to):
+                        staying.discard(workload)
+                        await self._hand_over(registry, workload, to)
+                    case LetGo(workload):
+                        await self._lose(workload, "this node does not declare it any more")
+                        await registry.remove(led.OWNERS + workload, ledger.version(led.OWNERS + workload))
+                    case Moved(workload):
+                        await registry.remove(led.MOVES + workload, ledger.version(led.MOVES + workload))
+            except UnknownOutcomeError as error:
+                log.info("the next look shows what became of it", reason=str(error))
+                self._wake.set()
+        for workload in staying & self._owned.keys():
+            if self._owned[workload].leaving:
+                self._owned[workload].leaving = ""
+                self._running().look_again()
+
+    async def _register(self, registry: Registry, ledger: led.Ledger) -> bool:
+        """What others have to know of this node; whether that was written."""
+        lease = self._session.lease()
+        states = await asyncio.to_thread(copies, self._config(), self._cluster, self._fences)
+        record = led.NodeRecord(self._fingerprint, self._address(), lease.id, states)
+        key = led.NODES + self._name
+        known = ledger.nodes.get(self._name)
+        if known == record:
+            return False
+        if known is not None and known.fingerprint != self._fingerprint:
+            raise RegistryError(
+                f"another node is called {self._name!r} ({known.fingerprint}, {known.address}); give one of the two "
+                f"another node.name"
+            )
+        await registry.swap(key, ledger.version(key), msgspec.json.encode(record), lease)
+        return True
+
+    async def _absorb(self, registry: Registry, ledger: led.Ledger) -> None:
+        """Takes up what this node owns by the registry's word, puts down what it does not."""
+        lease = self._session.lease().id
+        mine = {
+            workload: ledger.facts.owners[workload].token
+            for workload, owner in ledger.owners.items()
+            if owner.node == self._name and owner.lease == lease and self._is_shared(workload)
+        }
+        for workload, owned in list(self._owned.items()):
+            if mine.get(workload) != owned.token:
+                now = self.owner(workload)
+                await self._lose(workload, f"{now} owns it now" if now else "its ownership has ended")
+        for workload, token in mine.items():
+            if workload in self._owned:
+                continue
+            await asyncio.to_thread(self._fences.own, Fence(workload=self._key(workload), token=token))
+            key, last = led.LAST + workload, led.LastRecord(self._name, token)
+            if ledger.facts.last.get(workload) is None or ledger.facts.last[workload].token < token:
+                await registry.swap(key, ledger.version(key), msgspec.json.encode(last))
+            self._owned[workload] = Owned(token)
+            log.info("this node owns a workload", workload=workload, token=token)
+            await self._running().take_up(workload)
+
+    async def _claim(self, registry: Registry, workload: str) -> None:
+        record = led.OwnerRecord(self._name, self._session.lease().id)
+        await registry.swap(led.OWNERS + workload, 0, msgspec.json.encode(record), self._session.lease())
+        self._wake.set()
+
+    async def _hand_over(self, registry: Registry, workload: str, to: str) -> None:
+        owned = self._owned.get(workload)
+        if owned is None:
+            return
+        if owned.leaving != to:
+            owned.leaving = to
+            log.info("a workload is handed over", workload=workload, to=to)
+            self._tell("hand-over", workload=workload, node=to)
+            await self._running().take_up(workload)
+        if self._running().pending(workload):
+            return
+        await self._lose(workload, f"it is handed over to {to}")
+        await registry.remove(led.OWNERS + workload, self._ledger.version(led.OWNERS + workload))
+
+    async def _lose(self, workload: str, why: str) -> None:
+        if self._owned.pop(workload, None) is not None:
+            log.info("this node does not own a workload any more", workload=workload, reason=why)
+            await self._running().put_down(workload, why)
+
+    def nudge(self) -> None:
+        """Something here has changed that others have to know."""
+        self._wake.set()
+
+    def _running(self) -> Work:
+        if self._work is None:
+            raise DwcpError("ownership has nobody to work for")
+        return self._work
+
+    def _key(self, workload: str) -> str:
+        """What receivers know it by."""
+        return fence_key(self._cluster, workload)
+
+    def _tell(self, event: str, **detail: str | int) -> None:
+        self.events.append(Event(time.time(), event, detail))
+        self._note("cluster", event, peer="", **detail)
+
+
+def _first(group: BaseExceptionGroup[DwcpError]) -> DwcpError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, DwcpError) else DwcpError(str(error))

@@ -1,0 +1,173 @@
+"""Three managers, three members of etcd: who owns a workload when somebody dies, stops, or is cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from dwcp.testing import etcd
+from dwcp.testing.etcd import EtcdCluster
+from dwcp.testing.lab import Lab, LabNode, lab_down, lab_up, start_node
+from tests.processes import run_dwcp
+from tests.support import wait_until
+
+pytestmark = pytest.mark.skipif(bool(etcd.missing()), reason=etcd.missing())
+
+LEASE = 3.0
+BOUND = LEASE + 2.0
+
+
+@dataclass
+class Cluster:
+    """Workload `db` is at `data/db` of each node, which is also what the others send to."""
+
+    etcd: EtcdCluster
+    lab: Lab
+
+    def node(self, name: str) -> LabNode:
+        return next(node for node in self.lab.nodes if node.name == name)
+
+    def data(self, name: str) -> Path:
+        return self.node(name).directory / "inbox" / "db"
+
+    def get(self, name: str, path: str) -> Any:
+        with urlopen(f"{self.node(name).http_url}{path}", timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def workload(self, name: str) -> dict[str, Any]:
+        """As a node sees it."""
+        return dict(self.get(name, "/cluster")["workloads"][0])
+
+    def owner(self, seen_by: str) -> str:
+        with suppress(OSError):
+            return str(self.workload(seen_by)["owner"])
+        return ""
+
+    def await_owner(self, names: set[str], seen_by: str, seconds: float = 20.0) -> str:
+        wait_until(lambda: self.owner(seen_by) in names, f"{names} own it, seen by {seen_by}", seconds)
+        return self.owner(seen_by)
+
+    def await_content(self, name: str, text: str) -> None:
+        def arrived() -> bool:
+            with suppress(FileNotFoundError):
+                return (self.data(name) / "table").read_text() == text
+            return False
+
+        wait_until(arrived, f"{text!r} is at {name}")
+
+    def await_copies(self, names: set[str]) -> None:
+        """Those nodes have what the owner has, and everybody knows."""
+
+        def known() -> bool:
+            found = self.get("node1", "/cluster")
+            token = found["workloads"][0]["token"]
+            copies = {node["name"]: node["copies"].get("db", {}) for node in found["nodes"]}
+            return all(copies.get(name) == {"token": token, "complete": True} for name in names)
+
+        wait_until(known, f"{names} have it")
+
+    def dwcp(self, name: str, *arguments: str) -> str:
+        result = run_dwcp(*arguments, "--config", self.node(name).config_file)
+        assert result.returncode == 0, result.stderr
+        return str(result.stdout)
+
+    def signal(self, name: str, number: int) -> None:
+        os.kill(self.node(name).pid, number)
+
+
+def settings_of(directory: Path, endpoints: list[str], **consensus: Any) -> dict[str, Any]:
+    return {
+        "consensus": {
+            "enabled": True,
+            "endpoints": endpoints,
+            "lease": f"{LEASE:g}s",
+            "quorum_size": len(endpoints),
+            **consensus,
+        },
+        "health": {"interval": "200ms"},
+        "jobs": {"backoff": "200ms", "max_backoff": "1s"},
+        "circuit_breaker": {"timeout": "500ms", "max_timeout": "1s"},
+    }
+
+
+def declare(lab: Lab) -> None:
+    """Workload `db`, at all nodes, by their configuration files; they reload it."""
+    for node in lab.nodes:
+        config = yaml.safe_load(node.config_file.read_text())
+        config["workloads"] = {
+            "db": {
+                "source": str(node.directory / "inbox" / "db"),
+                "targets": [f"{other.name}:inbox/db" for other in lab.nodes if other is not node],
+                "owners": [other.name for other in lab.nodes],
+                "on_change": True,
+                "settle": "100ms",
+            }
+        }
+        node.config_file.write_text(yaml.safe_dump(config))
+        os.kill(node.pid, signal.SIGHUP)
+
+
+@pytest.fixture(scope="module")
+def agreed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    with EtcdCluster(tmp_path_factory.mktemp("etcd"), 3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(agreed: EtcdCluster, tmp_path: Path) -> Iterator[Cluster]:
+    lab = lab_up(tmp_path, 3, settings_of(tmp_path, agreed.endpoints))
+    made = Cluster(agreed, lab)
+    try:
+        made.data("node1").mkdir()
+        (made.data("node1") / "table").write_text("first")
+        declare(lab)
+        made.await_owner({"node1"}, "node3")
+        for name in ("node2", "node3"):
+            made.await_content(name, "first")
+        made.await_copies({"node1", "node2", "node3"})
+        yield made
+    finally:
+        for node in made.lab.nodes:
+            with suppress(ProcessLookupError):
+                os.kill(node.pid, signal.SIGCONT)
+        lab_down(tmp_path)
+        clear(agreed)
+
+
+def clear(cluster: EtcdCluster) -> None:
+    import subprocess
+
+    subprocess.run(
+        ["etcdctl", "--endpoints", cluster.endpoints[0], "del", "--prefix", "dwcp/"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "ETCDCTL_API": "3"},
+    )
+
+
+def test_another_node_goes_on_where_the_owner_was_killed(cluster: Cluster) -> None:
+    before = cluster.workload("node3")
+    killed_at = time.monotonic()
+    cluster.signal("node1", signal.SIGKILL)
+    cluster.await_owner({"node2"}, "node3", BOUND)
+    took = time.monotonic() - killed_at
+    after = cluster.workload("node3")
+    assert after["token"] > before["token"]
+    (cluster.data("node2") / "table").write_text("second")
+    cluster.await_content("node3", "second")
+    # who comes back is no owner, and gets what there is now
+    cluster.lab = start_node(cluster.lab, "node1")
+    cluster.await_content("node1", "second")
+    assert cluster.owner("node1") == "node2"
+    print(f"another one owned it after {took:.1f} s")
