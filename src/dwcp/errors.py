@@ -127,6 +127,12 @@ class CircuitOpenError(TemporaryError):
         self.seconds = seconds
 
 
+class ConsensusError(TemporaryError):
+    """What the nodes agree through did not answer, or said no; transfers go on without it."""
+
+    code = "consensus"
+
+
 class PartialError(DwcpError):
     """Some files arrived and are verified, some did not; the message begins to list the latter.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,7 +25,7 @@ from tests.support import wait_until
 
 pytestmark = pytest.mark.skipif(bool(etcd.missing()), reason=etcd.missing())
 
-LEASE = 3.0
+LEASE = 2.0
 BOUND = LEASE + 2.0
 
 
@@ -86,14 +87,13 @@ class Cluster:
         os.kill(self.node(name).pid, number)
 
 
-def settings_of(directory: Path, endpoints: list[str], **consensus: Any) -> dict[str, Any]:
+def settings_of(endpoints: list[str], lease: float) -> dict[str, Any]:
     return {
         "consensus": {
             "enabled": True,
             "endpoints": endpoints,
-            "lease": f"{LEASE:g}s",
+            "lease": f"{lease:g}s",
             "quorum_size": len(endpoints),
-            **consensus,
         },
         "health": {"interval": "200ms"},
         "jobs": {"backoff": "200ms", "max_backoff": "1s"},
@@ -125,8 +125,9 @@ def agreed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
 
 
 @pytest.fixture
-def cluster(agreed: EtcdCluster, tmp_path: Path) -> Iterator[Cluster]:
-    lab = lab_up(tmp_path, 3, settings_of(tmp_path, agreed.endpoints))
+def cluster(request: pytest.FixtureRequest, agreed: EtcdCluster, tmp_path: Path) -> Iterator[Cluster]:
+    """The parameter: seconds of a lease."""
+    lab = lab_up(tmp_path, 3, settings_of(agreed.endpoints, getattr(request, "param", LEASE)))
     made = Cluster(agreed, lab)
     try:
         made.data("node1").mkdir()
@@ -146,8 +147,6 @@ def cluster(agreed: EtcdCluster, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def clear(cluster: EtcdCluster) -> None:
-    import subprocess
-
     subprocess.run(
         ["etcdctl", "--endpoints", cluster.endpoints[0], "del", "--prefix", "dwcp/"],
         check=True,
@@ -171,3 +170,101 @@ def test_another_node_goes_on_where_the_owner_was_killed(cluster: Cluster) -> No
     cluster.await_content("node1", "second")
     assert cluster.owner("node1") == "node2"
     print(f"another one owned it after {took:.1f} s")
+
+
+def test_an_owner_that_wakes_up_in_the_middle_of_a_write_writes_nothing(cluster: Cluster) -> None:
+    big = os.urandom(4 * 2**20)
+    cluster.dwcp("node1", "limit", "4Mbit/s")
+    (cluster.data("node1") / "table").write_bytes(big)
+    for name in ("node2", "node3"):
+
+        def arriving(name: str = name) -> bool:
+            return any(transfer["wire_bytes"] > 2**17 for transfer in cluster.get(name, "/transfers"))
+
+        wait_until(arriving, f"{name} is receiving")
+    cluster.signal("node1", signal.SIGSTOP)
+    assert (cluster.data("node2") / "table").read_text() == "first"
+    cluster.await_owner({"node2"}, "node3", BOUND)
+    (cluster.data("node2") / "table").write_text("second")
+    cluster.await_content("node3", "second")
+    cluster.signal("node1", signal.SIGCONT)
+    cluster.await_owner({"node2"}, "node1")
+    cluster.dwcp("node1", "limit", "off")
+    cluster.await_content("node1", "second")
+    for name in ("node2", "node3"):
+        assert (cluster.data(name) / "table").read_text() == "second"
+    log = "".join((cluster.node(name).directory / "manager.log").read_text() for name in ("node2", "node3"))
+    assert "a former owner was stopped" in log
+
+
+def test_a_workload_is_moved_and_a_node_drained(cluster: Cluster) -> None:
+    (cluster.data("node1") / "table").write_text("newest")
+    assert "goes to node3" in cluster.dwcp("node1", "workload", "move", "db", "node3")
+    cluster.await_owner({"node3"}, "node1")
+    assert (cluster.data("node3") / "table").read_text() == "newest", "it was brought up to date before"
+    wait_until(lambda: not cluster.workload("node1")["moving_to"], "the move is done")
+    refused = run_dwcp("workload", "move", "db", "node9", "--config", cluster.node("node1").config_file)
+    assert refused.returncode == 2
+    assert "node9 is not among its owners" in refused.stderr
+    refused = run_dwcp("workload", "run", "db", "--config", cluster.node("node1").config_file)
+    assert "is run by node3" in refused.stderr
+    cluster.await_copies({"node1", "node2", "node3"})
+    assert "hands over" in cluster.dwcp("node2", "node", "drain", "node3")
+    cluster.await_owner({"node1"}, "node2")
+    assert "node node3" in (status := cluster.dwcp("node2", "cluster", "status"))
+    assert "drained" in status
+    cluster.dwcp("node2", "node", "drain", "node3", "--undo")
+    wait_until(lambda: "drained" not in cluster.dwcp("node2", "cluster", "status"), "it may own again")
+    assert "hand-over" in cluster.dwcp("node3", "cluster", "events")
+    assert "leader, etcd 3." in cluster.dwcp("node2", "cluster", "members")
+    assert cluster.get("node2", "/health")["components"]["consensus"] == "healthy"
+
+
+@pytest.mark.parametrize("cluster", [60.0], indirect=True)
+def test_an_owner_that_is_restarted_in_time_is_the_owner(cluster: Cluster) -> None:
+    before = cluster.workload("node1")
+    cluster.signal("node1", signal.SIGTERM)
+    wait_until(lambda: not cluster.node("node1").running, "it has stopped")
+    cluster.lab = start_node(cluster.lab, "node1")
+    (cluster.data("node1") / "table").write_text("after the restart")
+    cluster.await_content("node2", "after the restart")
+    assert cluster.workload("node1")["token"] == before["token"]
+
+
+def test_without_a_quorum_nothing_stops_but_changes_of_owners(cluster: Cluster) -> None:
+    stopped = cluster.etcd.members[:2]
+    for member in stopped:
+        member.kill()
+    try:
+
+        def told() -> bool:
+            return "etcd has no quorum" in cluster.get("node2", "/health").get("reasons", {}).get("consensus", "")
+
+        wait_until(told, "its health says what is lost")
+        wait_until(lambda: cluster.get("node1", "/cluster")["lease"] == "unconfirmed", "its lease has run out")
+        (cluster.data("node1") / "table").write_text("without a quorum")
+        cluster.await_content("node2", "without a quorum")
+        assert cluster.get("node1", "/health")["status"] == "degraded"
+        moved = run_dwcp("workload", "move", "db", "node2", "--config", cluster.node("node1").config_file)
+        assert moved.returncode == 5
+        assert "no quorum" in moved.stderr
+    finally:
+        for member in stopped:
+            cluster.etcd.start(member)
+        for member in stopped:
+            cluster.etcd.await_ready(member)
+    wait_until(lambda: cluster.get("node1", "/cluster")["lease"] == "held", "it is there again")
+    assert cluster.owner("node1") == "node1"
+
+
+def test_etcds_leader_and_the_owner_die_together(cluster: Cluster) -> None:
+    leader = next(member["endpoint"] for member in cluster.get("node2", "/cluster/members") if member["is_leader"])
+    died = next(member for member in cluster.etcd.members if member.endpoint == leader)
+    cluster.signal("node1", signal.SIGKILL)
+    died.kill()
+    try:
+        # a new leader gives every lease its whole time once more
+        cluster.await_owner({"node2"}, "node3", 2 * LEASE + 2.0)
+    finally:
+        cluster.etcd.start(died)
+        cluster.etcd.await_ready(died)

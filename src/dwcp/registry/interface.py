@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
-from dwcp.errors import TemporaryError
+from dwcp.errors import ConsensusError
 
 
 class Trouble(StrEnum):
@@ -27,11 +27,9 @@ class Trouble(StrEnum):
     FAULT = "fault"
 
 
-class RegistryError(TemporaryError):
+class RegistryError(ConsensusError):
     """The engine did not do what it was asked to. The message says what is wrong with it, and what to do; a write that
     failed with this has not been made."""
-
-    code: ClassVar[str] = "consensus"
 
     def __init__(self, message: str, trouble: Trouble = Trouble.FAULT) -> None:
         super().__init__(message)
@@ -41,13 +39,11 @@ class RegistryError(TemporaryError):
 class UnknownOutcomeError(RegistryError):
     """A write was sent, and nobody knows whether it has been or will be made: read before it is tried again."""
 
-    code: ClassVar[str] = "consensus-unknown"
 
 
 class LeaseLostError(RegistryError):
     """The lease has expired or was revoked: what was written under it is gone."""
 
-    code: ClassVar[str] = "lease-lost"
 
 
 @dataclass(frozen=True, slots=True)
