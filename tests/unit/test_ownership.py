@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dwcp.ownership.decide import Action, Claim, Facts, HandOver, LetGo, Moved, NodeFacts, Owner, Policy, State
+from dwcp.ownership.decide import Action, Claim, Facts, HandOver, LetGo, Moved, NodeFacts, Owner, Policy, State, why_not
 from dwcp.ownership.decide import decide as decide_for
-from dwcp.ownership.decide import why_not
 from dwcp.ownership.lease import DRIFT, Hold, LeaseState
 
 POLICY = {"db": Policy(("a", "b", "c"))}

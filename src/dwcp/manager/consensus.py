@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -20,6 +21,8 @@ def connector(settings: Callable[[], Consensus]) -> Callable[[str, float], Regis
         raise ConfigError(["consensus.enabled needs the extra: pip install 'dwcp[consensus]'"])
 
     def connect(cluster: str, seconds: float) -> Registry:
+        # what fails is told by us, in words; gRPC's own lines have no place in a manager's log
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         # late: grpc takes a fifth of a second to load, and most nodes never need it
         from dwcp.registry.channels import Access
         from dwcp.registry.etcd import EtcdRegistry

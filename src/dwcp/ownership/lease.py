@@ -31,7 +31,10 @@ class LeaseState(StrEnum):
 class Hold:
     """All times are seconds of one clock that goes on while the machine sleeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, margin: float = 0.0) -> None:
+        """`margin`: seconds for which a leader of the engine that has been replaced may answer: it gives time that the
+        new one knows nothing of."""
+        self._margin = margin
         self._deadline = -1.0
         self._seconds = 0.0
         self._kept_at = 0.0
@@ -48,7 +51,7 @@ class Hold:
         self._is_lost = False
         self._seconds = seconds
         self._kept_at = max(self._kept_at, sent_at)
-        self._deadline = max(self._deadline, sent_at + seconds * (1 - DRIFT))
+        self._deadline = max(self._deadline, sent_at + seconds * (1 - DRIFT) - self._margin)
 
     def failed(self, sent_at: float) -> None:
         """What was sent at `sent_at` to keep it had no answer."""

@@ -139,9 +139,12 @@ class EtcdRegistry:
                 return Entry(key, value, revision, token if version else revision)
             kvs = answer.responses[0].response_range.kvs
             found = _entry(kvs[0]) if kvs else None
-            if asked_again and found is not None and found.value == value:
-                return found
-            return None
+            if not asked_again:
+                return None
+            if found is None or found.value != value:
+                # the first one may have been made after it was looked for, and overwritten since
+                raise UnknownOutcomeError(f"whether {key} was written is not known: the first answer was lost")
+            return found
 
     async def remove(self, key: str, version: int) -> bool:
         request = _transaction(key, version, rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=_raw(key))))
@@ -245,6 +248,9 @@ class EtcdRegistry:
                     raise refused from error
                 lost: Exception = error
             except RegistryError as error:
+                if error.trouble in (Trouble.CERTIFICATE, Trouble.CREDENTIALS):
+                    # files of ours that cannot be read
+                    raise
                 # this member cannot be used; another one may
                 lost = error
             self._channels.give_up(channel, self._timeout)
@@ -275,7 +281,11 @@ class EtcdRegistry:
             return full() if "space" in said else RegistryError(f"etcd is busy: {said}", Trouble.SLOW)
         if code is grpc.StatusCode.NOT_FOUND and "lease" in said:
             return LeaseLostError("the lease has expired: this node was silent, or cut off, for too long")
-        if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED) or "auth" in said:
+        if (
+            code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+            or "auth" in said
+            or "user name" in said
+        ):
             return RegistryError(
                 f"etcd refuses this node ({said}); correct consensus.user and password_file, or grant the user "
                 f"reading and writing below {PREFIX}",

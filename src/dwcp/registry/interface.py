@@ -40,10 +40,8 @@ class UnknownOutcomeError(RegistryError):
     """A write was sent, and nobody knows whether it has been or will be made: read before it is tried again."""
 
 
-
 class LeaseLostError(RegistryError):
     """The lease has expired or was revoked: what was written under it is gone."""
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,8 @@ class Ownership:
         self._address = address
         self._note = note
         self._name = config().node.name
-        self._session = Session(Path(config().storage.state_dir), lambda: config().consensus.lease)
         consensus = config().consensus
+        self._session = Session(Path(config().storage.state_dir), lambda: consensus.lease, consensus.effective_election)
         self._election = Election(consensus.effective_election, adaptive=consensus.adaptive_mode)
         self._registry: Registry | None = None
         self._cluster = ""

@@ -43,13 +43,13 @@ class _Remembered(msgspec.Struct, frozen=True):
 class Session:
     """`begin`, then `keep` for ever beside whatever uses the lease."""
 
-    def __init__(self, state_dir: Path, seconds: Callable[[], float]) -> None:
-        """`seconds`: of a lease that is taken."""
+    def __init__(self, state_dir: Path, seconds: Callable[[], float], election: float) -> None:
+        """`seconds`: of a lease that is taken; `election`: within so many a leader learns that it was replaced."""
         self._file = state_dir / FILE
         self._cluster_file = state_dir / CLUSTER
         self._seconds = seconds
         self._lease: Lease | None = None
-        self.hold = Hold()
+        self.hold = Hold(margin=election)
         self.problem = ""
         """Why the lease could not be kept at the last try."""
 
