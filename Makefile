@@ -9,6 +9,7 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_KILLS ?= 100
 SOAK_FUZZ ?= 120
+SOAK_AGREEMENT ?= 600
 
 .PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
 .PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-trees bench-wan
@@ -33,13 +34,14 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_KILLS, SOAK_FUZZ)
+soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_KILLS, SOAK_FUZZ, SOAK_AGREEMENT)
 	scripts/install-test-tools.sh
 	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.many
 	$(BIN)/python -m tests.soak.outage
 	unshare --mount $(BIN)/python -m tests.soak.power --cuts $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.soak.agreement --seconds $(SOAK_AGREEMENT) --seeds 3 $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.connections
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 

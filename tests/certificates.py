@@ -31,11 +31,11 @@ class Authority:
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(_pem(self._sign(self._name, self._key, [], is_authority=True)))
 
-    def issue(self, name: str) -> Files:
-        """For 127.0.0.1, at either end of a connection."""
+    def issue(self, name: str, *addresses: str) -> Files:
+        """For these addresses (127.0.0.1 without), at either end of a connection."""
         key = ec.generate_private_key(ec.SECP256R1())
-        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        certificate = self._sign(_name(name), key, [address], is_authority=False)
+        names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses or ("127.0.0.1",)]
+        certificate = self._sign(_name(name), key, [x509.SubjectAlternativeName(names)], is_authority=False)
         files = Files(self._directory / f"{name}.crt", self._directory / f"{name}.key")
         files.certificate.write_bytes(_pem(certificate))
         files.key.write_bytes(

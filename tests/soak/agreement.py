@@ -26,6 +26,7 @@ from dwcp.ownership.lease import Hold, LeaseState
 from dwcp.registry.channels import Access
 from dwcp.registry.etcd import EtcdRegistry
 from dwcp.registry.interface import Lease, LeaseLostError, RegistryError, UnknownOutcomeError
+from dwcp.testing import etcd
 from dwcp.testing.etcd import EtcdCluster
 from tests.bridged import Bridged, no_bridge
 from tests.linearizability import ABSENT, Operation, expiry, is_linearizable, read, swap
@@ -260,7 +261,7 @@ def main() -> int:
     parser.add_argument("--network", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.network is None:
-        reason = no_bridge()
+        reason = no_bridge() or etcd.missing()
         if reason:
             print(f"skipped: {reason}")
             return 0
