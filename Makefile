@@ -11,11 +11,15 @@ SOAK_KILLS ?= 100
 SOAK_FUZZ ?= 120
 SOAK_AGREEMENT ?= 600
 
-.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
+.PHONY: run run-cluster stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
 .PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
+
+run-cluster: $(VENV)/dev.stamp  ## three nodes and three members of etcd: the owner of a workload is killed, another goes on
+	scripts/install-test-tools.sh
+	$(BIN)/dwcp lab cluster --dir $(LAB)-cluster
 
 stop: $(VENV)/run.stamp  ## ends what `make run KEEP=1` left running
 	$(BIN)/dwcp lab down $(LAB)
@@ -105,7 +109,7 @@ lock:  ## pins all dependencies anew (needs uv)
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:
-	rm -rf $(VENV) $(LAB) build dashboard/node_modules dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LAB) $(LAB)-cluster build dashboard/node_modules dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/%.stamp: requirements/%.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -208,7 +208,7 @@ ENDPOINTS = (
         secret=True,
     ),
     Endpoint(
-        "PUT",
+        "POST",
         "/cluster/drains/{node}",
         _drain,
         "Have a node hand over all that it owns, and own nothing",

@@ -119,6 +119,6 @@ def node() -> None:
 @configured
 def drain(name: str, undo: bool, files: Files, overrides: Overrides) -> None:
     """Have node NAME hand over all that it owns, once what runs there has ended; it owns nothing until --undo."""
-    ask_manager(load(files, overrides), "DELETE" if undo else "PUT", f"/cluster/drains/{quote(name, safe='')}")
+    ask_manager(load(files, overrides), "DELETE" if undo else "POST", f"/cluster/drains/{quote(name, safe='')}")
     done, asked = f"{name} may own workloads again", f"{name} hands over what it owns; see `dwcp cluster status`"
     click.echo(done if undo else asked)

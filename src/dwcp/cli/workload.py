@@ -53,6 +53,9 @@ def workload() -> None:
 @click.option("--keep", help='Versions to keep at each target: all, or like "last 5, daily 7".')
 @click.option("--max-age", help="Age from which on the state at a target counts as stale.")
 @click.option("--verify-every", help="Check the stored versions once in so long.")
+@click.option(
+    "--owner", "owners", multiple=True, metavar="NODE", help="With consensus: may own it; again for each node."
+)
 @click.option("--bandwidth", help="A share of the node's rate (25%), or a rate.")
 @click.option("--priority", type=int, help="0 to 9: its jobs go before those of a lower one.")
 @click.option(

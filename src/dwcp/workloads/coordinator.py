@@ -390,6 +390,7 @@ class Workloads:
         finally:
             self._running.pop(job.id, None)
             self._wake.set()
+            self._owners.job_ended()
 
     def _settle(self, performance: Performance, result: Outcome | DwcpError) -> None:
         """Notes how it ended. In a thread."""

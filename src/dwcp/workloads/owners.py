@@ -42,6 +42,10 @@ class Owners(Protocol):
         """A receiver has seen a later owner. From the event loop."""
         ...
 
+    def job_ended(self) -> None:
+        """What was waited for may be over. From the event loop."""
+        ...
+
 
 class StaticOwners:
     """Without consensus: the first in `owners` runs it, and whoever declares one that has none."""
@@ -65,3 +69,6 @@ class StaticOwners:
 
     def refused(self, workload: str) -> None:
         """Without a token nobody refuses."""
+
+    def job_ended(self) -> None:
+        """Nobody waits for it."""

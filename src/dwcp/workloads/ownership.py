@@ -166,6 +166,10 @@ class Ownership:
         self._tell("refused", workload=workload)
         self._wake.set()
 
+    def job_ended(self) -> None:
+        if any(owned.leaving for owned in self._owned.values()):
+            self._wake.set()
+
     # -- what people ask -----------------------------------------------------------------------------------------------
 
     @property
@@ -414,10 +418,6 @@ class Ownership:
         if self._owned.pop(workload, None) is not None:
             log.info("this node does not own a workload any more", workload=workload, reason=why)
             await self._running().put_down(workload, why)
-
-    def nudge(self) -> None:
-        """Something here has changed that others have to know."""
-        self._wake.set()
 
     def _running(self) -> Work:
         if self._work is None:
