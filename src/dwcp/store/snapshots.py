@@ -35,7 +35,7 @@ DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
     {
-        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "fences"),
+        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "fences", "session"),
         *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
     }
 )
