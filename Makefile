@@ -105,7 +105,7 @@ site: $(VENV)/dev.stamp  ## the documentation as a site, in build/site; every wa
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
 	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma --extra prediction --extra plot --extra consensus $(LOCK_FLAGS) -o requirements/dev.lock
-	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak $(LOCK_FLAGS) -o requirements/soak.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak --extra consensus $(LOCK_FLAGS) -o requirements/soak.lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:

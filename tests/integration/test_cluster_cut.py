@@ -157,7 +157,7 @@ def test_an_owner_that_is_cut_off_is_followed_and_comes_back_as_none(machines: M
 def test_an_agreement_of_five_clients(tmp_path: Path) -> None:
     """Short here; `make soak` has ten minutes of it, three times."""
     result = subprocess.run(
-        [sys.executable, "-m", "tests.soak.agreement", "--seconds", "15", "--seeds", "1"],
+        [sys.executable, "-m", "tests.soak.agreement", "--seconds", "10", "--seeds", "1"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -194,7 +194,7 @@ def test_a_cluster_that_stands_still_is_named(cluster: EtcdCluster) -> None:
 @needs_etcd
 def test_a_member_that_is_cut_off_from_its_leader_is_slow(tmp_path: Path) -> None:
     """The leader stands still: for one election timeout the other knows a leader that does not answer."""
-    with EtcdCluster(tmp_path, 2, options=["--election-timeout", "5000"]) as two:
+    with EtcdCluster(tmp_path, 2, options=["--election-timeout", "2500"]) as two:
 
         async def story(registry: Registry) -> None:
             await registry.open()
@@ -206,7 +206,7 @@ def test_a_member_that_is_cut_off_from_its_leader_is_slow(tmp_path: Path) -> Non
             assert found.value.trouble is Trouble.SLOW
             leader.signal(signal.SIGCONT)
 
-        tell(lambda: made(two.endpoints, timeout=1.0), story)
+        tell(lambda: made(two.endpoints, timeout=0.6), story)
 
 
 @needs_etcd

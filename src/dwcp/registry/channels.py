@@ -55,11 +55,13 @@ class Channel:
         self._access = access
         self._secure = scheme == "https"
         self._channel: grpc.aio.Channel | None = None
-        self._verified = False
+        self._verified = self._closed = False
 
     @property
     def raw(self) -> grpc.aio.Channel:
         """Raises RegistryError where its files cannot be read."""
+        if self._closed:
+            raise RegistryError(f"the connection to {self.endpoint} was given up", Trouble.UNREACHABLE)
         if self._channel is None:
             self._channel = self._open()
         return self._channel
@@ -93,7 +95,7 @@ class Channel:
 
     async def close(self, grace: float | None = None) -> None:
         """A call that is under way gets `grace` seconds to end."""
-        channel, self._channel, self._verified = self._channel, None, False
+        channel, self._channel, self._closed = self._channel, None, True
         if channel is not None:
             await channel.close(grace)
 

@@ -238,7 +238,8 @@ class EtcdRegistry:
                     authenticated = True
                 sent = True
                 return await do(raw, self._metadata(), left)
-            except (grpc.aio.AioRpcError, _Lost) as error:
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError, _Lost) as error:
+                # UsageError: another call has given the channel up meanwhile
                 refused = self._named(error) if isinstance(error, grpc.aio.AioRpcError) else None
                 if refused is not None and refused.trouble is Trouble.CREDENTIALS and self._token and not authenticated:
                     # a token ends after some minutes, and with the member that made it

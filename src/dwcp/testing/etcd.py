@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from dwcp.errors import TemporaryError
@@ -146,14 +147,9 @@ class EtcdCluster:
 
 def missing() -> str:
     """Why there can be no cluster here; empty where there can."""
+    if find_spec("aetcd") is None:
+        return "needs the extra: pip install 'dwcp[consensus]'"
     return "" if shutil.which("etcd") else "needs etcd (apt install etcd-server)"
-
-
-@contextlib.contextmanager
-def single(directory: Path) -> Iterator[EtcdMember]:
-    """A cluster of one."""
-    with EtcdCluster(directory, 1) as cluster:
-        yield cluster.members[0]
 
 
 def _free_ports(count: int) -> list[int]:
