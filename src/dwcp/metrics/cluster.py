@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from dwcp.config import Config
 from dwcp.ownership.lease import LeaseState
 from dwcp.workloads.ownership import ClusterStatus
 
 
-def collect(node: str, status: ClusterStatus | None, now: float) -> Iterator[Metric]:
+def collect(config: Config, status: ClusterStatus | None, now: float) -> Iterator[Metric]:
     """None without consensus; `now` in seconds since the epoch."""
     if status is None:
         return
@@ -23,7 +24,11 @@ def collect(node: str, status: ClusterStatus | None, now: float) -> Iterator[Met
     nodes = GaugeMetricFamily("dwcp_cluster_nodes", "Nodes that hold their lease.")
     nodes.add_metric([], len(status.ledger.nodes))
     yield nodes
-    owned = GaugeMetricFamily("dwcp_workload_owned", "1 where this node owns the workload.", labels=["workload"])
-    for workload, owner in status.ledger.facts.owners.items():
-        owned.add_metric([workload], float(owner.node == node))
+    owned = GaugeMetricFamily(
+        "dwcp_workload_owned", "1 where this node owns a workload that has `owners`, else 0.", labels=["workload"]
+    )
+    for name, workload in config.workloads.items():
+        owner = status.ledger.facts.owners.get(name)
+        if workload.owners:
+            owned.add_metric([name], float(owner is not None and owner.node == config.node.name))
     yield owned

@@ -47,11 +47,11 @@ class NodeCollector(Collector):
         yield from self._transport()
         yield from self._transfers()
         yield from self._links()
-        yield from workloads.collect(self._view.config, self._view.workloads.status, time.time())
-        ownership = self._view.ownership
-        yield from cluster.collect(
-            self._view.config.node.name, ownership.status if ownership is not None else None, time.time()
+        yield from workloads.collect(
+            self._view.config, self._view.workloads.status, self._view.workloads.runs, time.time()
         )
+        ownership = self._view.ownership
+        yield from cluster.collect(self._view.config, ownership.status if ownership is not None else None, time.time())
 
     def _links(self) -> Iterator[Metric]:
         rate = GaugeMetricFamily(

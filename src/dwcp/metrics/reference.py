@@ -67,7 +67,9 @@ class _Example:
     config = Config.model_validate(
         {
             "storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")},
-            "workloads": {"db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h"}},
+            "workloads": {
+                "db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h", "owners": ["node1"]}
+            },
         }
     )
     board = Board()

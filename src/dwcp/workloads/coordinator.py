@@ -97,6 +97,14 @@ class Workloads:
     def status(self) -> WorkloadStatus:
         return self._status
 
+    def runs(self, workload: str) -> bool:
+        """Whether it is this node that runs it, and not another of its owners."""
+        return self._owners.schedules(workload)
+
+    def owner(self, workload: str) -> str:
+        """The node that runs it, as far as this one knows; empty where nobody does."""
+        return self._owners.owner(workload)
+
     @property
     def problems(self) -> list[str]:
         """Sources whose changes are not seen."""

@@ -133,6 +133,8 @@ class Ownership:
     # -- owners.Owners -------------------------------------------------------------------------------------------------
 
     def owner(self, workload: str) -> str:
+        if not self._is_shared(workload):
+            return self._name
         owner = self._ledger.facts.owners.get(workload)
         return owner.node if owner is not None else ""
 
