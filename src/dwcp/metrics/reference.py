@@ -66,6 +66,7 @@ class _Example:
 
     config = Config.model_validate(
         {
+            "node": {"name": "node1"},
             "storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")},
             "workloads": {
                 "db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h", "owners": ["node1"]}
