@@ -94,6 +94,7 @@ def settings_of(endpoints: list[str], lease: float) -> dict[str, Any]:
             "endpoints": endpoints,
             "lease": f"{lease:g}s",
             "quorum_size": len(endpoints),
+            "shared_workloads": True,
         },
         "health": {"interval": "200ms"},
         "jobs": {"backoff": "200ms", "max_backoff": "1s"},
@@ -218,6 +219,29 @@ def test_a_workload_is_moved_and_a_node_drained(cluster: Cluster) -> None:
     assert "hand-over" in cluster.dwcp("node3", "cluster", "events")
     assert "leader, etcd 3." in cluster.dwcp("node2", "cluster", "members")
     assert cluster.get("node2", "/health")["components"]["consensus"] == "healthy"
+
+
+def test_a_workload_is_declared_once_for_all_nodes(cluster: Cluster) -> None:
+    places = [f"{name}:inbox/www" for name in ("node2", "node1", "node3")]
+    pages = {name: cluster.node(name).inbox / "www" for name in ("node1", "node2", "node3")}
+    pages["node2"].write_text("a page")
+    cluster.dwcp("node1", "cluster", "share", "www", *places, "--with", "every=1h")
+
+    def owner(seen_by: str) -> str:
+        return {found["name"]: found["owner"] for found in cluster.get(seen_by, "/cluster")["workloads"]}.get("www", "")
+
+    wait_until(lambda: owner("node3") == "node2", "the first one owns it")
+    for name in ("node1", "node3"):
+        wait_until(lambda name=name: pages[name].exists(), f"it is at {name}")
+    # a node that reads its own files again still knows
+    cluster.signal("node2", signal.SIGHUP)
+    assert "inbox/www" in cluster.dwcp("node2", "workload", "show", "www")
+    taken = run_dwcp("cluster", "share", "bad", "node1:inbox/x", "--config", cluster.node("node1").config_file)
+    assert taken.returncode == 2
+    assert "needs two places" in taken.stderr
+    cluster.dwcp("node3", "cluster", "unshare", "www")
+    wait_until(lambda: not owner("node3"), "nobody owns it")
+    assert pages["node3"].read_text() == "a page"
 
 
 @pytest.mark.parametrize("cluster", [60.0], indirect=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
+from dwcp.api.endpoint import Endpoint, Json, Parameter, obj, read_object
+from dwcp.config.workloads import NODE_NAME
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.ownership.decide import Facts, Policy, heir, why_not
 from dwcp.workloads.ownership import ClusterStatus, Ownership
+from dwcp.workloads.shared import SharedRecord
 
 
 def cluster_document(view: NodeView) -> dict[str, Any]:
@@ -40,6 +44,10 @@ def cluster_document(view: NodeView) -> dict[str, Any]:
                 },
             }
             for name, node in sorted(ledger.nodes.items())
+        ],
+        "shared": [
+            {"name": name, "places": record.places, "settings": record.settings}
+            for name, record in sorted(ledger.shared.items())
         ],
         "workloads": [
             _workload(view, ledger.facts, name) for name in sorted(_shared(view) | ledger.facts.owners.keys())
@@ -115,6 +123,24 @@ async def _undrain(view: NodeView, request: Request) -> Response:
     return Json({"node": request.path_params["node"], "drained": False})
 
 
+async def _share(view: NodeView, request: Request) -> Response:
+    body = await read_object(request)
+    try:
+        record = msgspec.convert({key: value for key, value in body.items() if key != "name"}, SharedRecord)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the body has name, places and settings: {error}") from error
+    name = body.get("name")
+    if not isinstance(name, str) or not re.fullmatch(NODE_NAME, name):
+        raise UsageError("name is missing, or cannot be one: letters, digits, . _ -, at most 63")
+    await _ownership(view).share(name, record)
+    return Json({"name": name, "places": record.places, "settings": record.settings}, 202)
+
+
+async def _unshare(view: NodeView, request: Request) -> Response:
+    await _ownership(view).unshare(request.path_params["name"])
+    return Json({"name": request.path_params["name"]})
+
+
 async def _fences(view: NodeView, request: Request) -> Response:
     return Json([asdict(record) for record in await asyncio.to_thread(view.fences)])
 
@@ -151,6 +177,7 @@ _MEMBER = obj(
     size="integer",
     problem="string",
 )
+_SHARED = obj(name="string", places={"type": "array", "items": {"type": "string"}}, settings="object")
 _FENCE = obj(key="string", highest="integer", begun="integer", complete="integer", owned="integer", path="string")
 _NO_CLUSTER = "this node is in no cluster"
 
@@ -169,6 +196,7 @@ ENDPOINTS = (
             problem="string",
             trouble="string",
             nodes={"type": "array", "items": _NODE},
+            shared={"type": "array", "items": _SHARED},
             workloads={"type": "array", "items": _WORKLOAD},
         ),
     ),
@@ -223,6 +251,25 @@ ENDPOINTS = (
         "Let a node own workloads again",
         obj(node="string", drained="boolean"),
         {404: "no such node, or no cluster"},
+        secret=True,
+    ),
+    Endpoint(
+        "POST",
+        "/cluster/workloads",
+        _share,
+        "Declare a workload for all nodes: the body has its `name`, its `places` (NODE:EXPORT/PATH, who should own it "
+        "first) and `settings`, keys of `workloads.NAME`, hooks excepted",
+        _SHARED,
+        {202: "nodes take it that have consensus.shared_workloads", 400: "it cannot be meant", 404: _NO_CLUSTER},
+        secret=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/cluster/workloads/{name}",
+        _unshare,
+        "Take a declaration for all nodes back; what is at its places stays",
+        obj(name="string"),
+        {404: "no such declaration, or no cluster"},
         secret=True,
     ),
     Endpoint(

@@ -12,6 +12,8 @@ import click
 
 from dwcp.cli.asking import ask_manager
 from dwcp.cli.options import configured, load, printable
+from dwcp.config.load import parse_overrides
+from dwcp.config.yaml_reader import scalar
 from dwcp.units import format_size
 
 Files = tuple[Path, ...]
@@ -81,6 +83,31 @@ def events(as_json: bool, files: Files, overrides: Overrides) -> None:
         at = datetime.datetime.fromtimestamp(event["at"]).astimezone().isoformat(" ", "milliseconds")
         detail = " ".join(f"{key}={printable(str(value))}" for key, value in event["detail"].items())
         click.echo(f"{at}  {event['event']:<12} {detail}")
+
+
+@cluster.command()
+@click.argument("name")
+@click.argument("places", metavar="NODE:EXPORT/PATH...", nargs=-1, required=True)
+@click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", help="As in workloads.NAME: every=5m.")
+@configured
+def share(name: str, places: tuple[str, ...], settings: tuple[str, ...], files: Files, overrides: Overrides) -> None:
+    """Declare workload NAME once for all nodes: its places, whose node should own it first.
+
+    Nodes take it that have consensus.shared_workloads.
+    """
+    given = {key: scalar(text) for key, text in parse_overrides(settings).items()}
+    body = {"name": name, "places": list(places), "settings": given}
+    ask_manager(load(files, overrides), "POST", "/cluster/workloads", body)
+    click.echo(f"workload {name} is declared for all nodes; see `dwcp cluster status`")
+
+
+@cluster.command()
+@click.argument("name")
+@configured
+def unshare(name: str, files: Files, overrides: Overrides) -> None:
+    """Take the declaration of workload NAME back. What is at its places stays."""
+    ask_manager(load(files, overrides), "DELETE", f"/cluster/workloads/{quote(name, safe='')}")
+    click.echo(f"workload {name} is not declared for all nodes any more")
 
 
 @cluster.command()

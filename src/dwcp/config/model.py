@@ -275,6 +275,9 @@ class Consensus(Section):
     lease: Duration = duration(
         "10s", "2s", "10m", "Silence after which a node has lost what it owns; whole seconds, rounded up."
     )
+    shared_workloads: bool = flag(
+        False, "Run workloads that are declared for the whole cluster (`dwcp cluster share`): from exports, to peers."
+    )
     quorum_size: int = integer(
         3, 1, 9, "Number of voters; the quorum is their majority. Another number at etcd is reported."
     )

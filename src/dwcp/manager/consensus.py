@@ -47,9 +47,13 @@ class ConsensusComponent(Background):
 
     name = "consensus"
 
-    def __init__(self, ownership: Ownership, settings: Callable[[], Consensus]) -> None:
+    def __init__(
+        self, ownership: Ownership, settings: Callable[[], Consensus], shared_problems: Callable[[], list[str]]
+    ) -> None:
+        """`shared_problems`: what is declared for all nodes and cannot be taken by this one."""
         self._ownership = ownership
         self._settings = settings
+        self._shared_problems = shared_problems
 
     async def check(self) -> Health:
         trouble = self._trouble()
@@ -66,7 +70,9 @@ class ConsensusComponent(Background):
             members, voters = await self._ownership.members(), await self._ownership.voters()
         except RegistryError as error:
             return Health(Status.DEGRADED, str(error))
-        problems = [f"{member.endpoint}: {member.problem}" for member in members if member.problem]
+        problems = self._shared_problems() + [
+            f"{member.endpoint}: {member.problem}" for member in members if member.problem
+        ]
         wanted = self._settings().quorum_size
         if voters != wanted:
             problems.append(f"etcd has {voters} voters, and consensus.quorum_size is {wanted}: change one of the two")

@@ -36,6 +36,7 @@ from dwcp.transfer.pool import PoolStatus
 from dwcp.workloads.coordinator import Workloads, WorkloadStatus
 from dwcp.workloads.ledger import Ledger
 from dwcp.workloads.ownership import ClusterStatus, Ownership
+from dwcp.workloads.shared import SharedRecord
 
 _HEAD = """# Metrics
 
@@ -84,8 +85,17 @@ class _Example:
     @property
     def ownership(self) -> Ownership | None:
         return _ExampleOwnership(
-            lambda: self.config, self._no_registry, Fences(Path(self.config.storage.state_dir)), "", lambda: "", untold
+            lambda: self.config,
+            self._no_registry,
+            Fences(Path(self.config.storage.state_dir)),
+            "",
+            lambda: "",
+            untold,
+            self._no_shared,
         )
+
+    async def _no_shared(self, shared: Mapping[str, SharedRecord]) -> None:
+        """Nothing is declared for all nodes."""
 
     def _no_registry(self, cluster: str, seconds: float) -> Registry:
         raise NotFoundError("an example has no registry")

@@ -40,7 +40,7 @@ KINDS = {
     "workload": ("add", "remove", "pause", "resume"),
     "cluster": (
         *("node-there", "node-gone", "owned", "unowned", "hand-over", "move", "refused", "drain", "drain-undone"),
-        "unfence",
+        *("unfence", "shared", "unshared"),
         *("trouble", "recovered"),
     ),
     "snapshot": ("begin", "end", "failed"),

@@ -5,6 +5,7 @@ owners/WORKLOAD   under its owner's lease: who owns it; the key's token is the f
 last/WORKLOAD     who owned it last, for as long as anybody declares it
 moves/WORKLOAD    the node that an operator wants to own it
 drains/NODE       that it should own nothing
+workloads/NAME    a declaration for all nodes
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import structlog
 
 from dwcp.ownership.decide import Facts, NodeFacts, Owner, State
 from dwcp.registry.interface import Entry, Registry, Snapshot
+from dwcp.workloads.shared import SharedRecord
 
 NODES, OWNERS, LAST, MOVES, DRAINS = "nodes/", "owners/", "last/", "moves/", "drains/"
+SHARED = "workloads/"
 T = TypeVar("T", bound=msgspec.Struct)
 
 log = structlog.get_logger()
@@ -62,6 +65,7 @@ class Ledger:
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     owners: dict[str, OwnerRecord] = field(default_factory=dict)
     drained: frozenset[str] = frozenset()
+    shared: dict[str, SharedRecord] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
 
     def version(self, key: str) -> int:
@@ -84,7 +88,7 @@ def read(snapshot: Snapshot) -> Ledger:
         last={name: Owner(last.node, last.token) for name, last in _all(snapshot, LAST, LastRecord).items()},
         moves={name: move.to for name, move in _all(snapshot, MOVES, MoveRecord).items()},
     )
-    return Ledger(facts, nodes, owners, drained, snapshot.entries)
+    return Ledger(facts, nodes, owners, drained, _all(snapshot, SHARED, SharedRecord), snapshot.entries)
 
 
 def _all(snapshot: Snapshot, prefix: str, kind: type[T]) -> dict[str, T]:
@@ -130,6 +134,9 @@ def changes(before: Ledger, after: Ledger) -> list[tuple[str, dict[str, str | in
             told.append(("owned", {"workload": workload, "node": new.node, "token": new.token}))
         elif old != new and old is not None:
             told.append(("unowned", {"workload": workload, "node": old.node, "token": old.token}))
+    for workload in sorted(before.shared.keys() | after.shared.keys()):
+        if before.shared.get(workload) != after.shared.get(workload):
+            told.append(("shared" if workload in after.shared else "unshared", {"workload": workload}))
     for workload in sorted(now.moves.keys() - was.moves.keys()):
         told.append(("move", {"workload": workload, "node": now.moves[workload]}))
     return told

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,7 @@ from dwcp.workloads import ledger as led
 from dwcp.workloads.copies import copies, fence_key
 from dwcp.workloads.owners import Grant
 from dwcp.workloads.session import Session, clock
+from dwcp.workloads.shared import SharedRecord, checked
 
 POLL = 1.0
 """Seconds between two looks without a change, for up to CROWD nodes; more nodes look more rarely, so that etcd's load
@@ -103,8 +104,12 @@ class Ownership:
         fingerprint: str,
         address: Callable[[], str],
         note: Note,
+        on_shared: Callable[[Mapping[str, SharedRecord]], Awaitable[None]],
     ) -> None:
-        """`connect`: makes a registry of a cluster ("" for any) whose calls take so many seconds."""
+        """`connect`: makes a registry of a cluster ("" for any) whose calls take so many seconds. `on_shared` learns
+        what is declared for all nodes, whenever that has changed."""
+        self._on_shared = on_shared
+        self._shared: dict[str, SharedRecord] | None = None
         self._config = config
         self._connect = connect
         self._fences = fences
@@ -208,6 +213,19 @@ class Ownership:
         """A move that has not been made is not wanted any more. Raises NotFoundError, RegistryError."""
         self._policy(workload)
         await led.remove(self._reachable(), led.MOVES + workload)
+        self._wake.set()
+
+    async def share(self, name: str, record: SharedRecord) -> None:
+        """Declares a workload for all nodes, in place of what was declared before. Raises UsageError, RegistryError."""
+        await led.write(self._reachable(), led.SHARED + name, checked(name, record))
+        self._wake.set()
+
+    async def unshare(self, name: str) -> None:
+        """Raises NotFoundError, RegistryError."""
+        if name not in self._ledger.shared:
+            known = ", ".join(sorted(self._ledger.shared)) or "none"
+            raise NotFoundError(f"no workload {name!r} is declared for all nodes; there are: {known}")
+        await led.remove(self._reachable(), led.SHARED + name)
         self._wake.set()
 
     async def drain(self, node: str, *, drained: bool) -> None:
@@ -326,6 +344,9 @@ class Ownership:
             ledger = led.read(await registry.snapshot(""))
         for event, detail in led.changes(self._ledger, ledger) if self._seen_at else ():
             self._tell(event, **detail)
+        if ledger.shared != self._shared:
+            await self._on_shared(ledger.shared)
+            self._shared = ledger.shared
         self._ledger, self._seen_at = ledger, time.time()
         await self._absorb(registry, ledger)
         config = self._config()
