@@ -75,8 +75,8 @@ class Receiver(Engine):
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
         the like are not to be kept, whatever `tree` asks for. `dictionaries`: where the sender may bring some. `tell`
-        learns what changes, where `tree` asks for that. `ticket`: is asked before anything is changed; the caller closes
-        it. Raises a DwcpError where it can't."""
+        learns what changes, where `tree` asks for that. `ticket`: asked before anything is changed, and closed
+        by the caller. Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
