@@ -104,22 +104,22 @@ async def _move(view: NodeView, request: Request) -> Response:
     name, to = request.path_params["name"], request.query_params.get("to", "")
     if not to:
         raise UsageError("to is missing: the node that should own it")
-    await _ownership(view).move(name, to)
+    await _ownership(view).desk.move(name, to)
     return Json({"name": name, "to": to}, 202)
 
 
 async def _stay(view: NodeView, request: Request) -> Response:
-    await _ownership(view).stay(request.path_params["name"])
+    await _ownership(view).desk.stay(request.path_params["name"])
     return Json({"name": request.path_params["name"]})
 
 
 async def _drain(view: NodeView, request: Request) -> Response:
-    await _ownership(view).drain(request.path_params["node"], drained=True)
+    await _ownership(view).desk.drain(request.path_params["node"], drained=True)
     return Json({"node": request.path_params["node"], "drained": True}, 202)
 
 
 async def _undrain(view: NodeView, request: Request) -> Response:
-    await _ownership(view).drain(request.path_params["node"], drained=False)
+    await _ownership(view).desk.drain(request.path_params["node"], drained=False)
     return Json({"node": request.path_params["node"], "drained": False})
 
 
@@ -132,12 +132,12 @@ async def _share(view: NodeView, request: Request) -> Response:
     name = body.get("name")
     if not isinstance(name, str) or not re.fullmatch(NODE_NAME, name):
         raise UsageError("name is missing, or cannot be one: letters, digits, . _ -, at most 63")
-    await _ownership(view).share(name, record)
+    await _ownership(view).desk.share(name, record)
     return Json({"name": name, "places": record.places, "settings": record.settings}, 202)
 
 
 async def _unshare(view: NodeView, request: Request) -> Response:
-    await _ownership(view).unshare(request.path_params["name"])
+    await _ownership(view).desk.unshare(request.path_params["name"])
     return Json({"name": request.path_params["name"]})
 
 

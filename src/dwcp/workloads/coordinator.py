@@ -348,7 +348,7 @@ class Workloads:
         wanted = {
             name: Path(workload.source)
             for name, workload in config.workloads.items()
-            if workload.on_change and workload.enabled
+            if workload.on_change and workload.enabled and self._owners.schedules(name)
         }
         for name, (watcher, settling) in list(self._watchers.items()):
             if wanted.get(name) != watcher.source or config.workloads[name].settle != settling.seconds:

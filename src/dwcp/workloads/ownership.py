@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import DwcpError, NotFoundError, TemporaryError, UsageError
-from dwcp.ownership.decide import Claim, HandOver, LetGo, Moved, Policy, decide, why_not
+from dwcp.errors import DwcpError, TemporaryError
+from dwcp.ownership.decide import Claim, HandOver, LetGo, Moved, Policy, decide
 from dwcp.ownership.lease import LeaseState
 from dwcp.ownership.timing import Election
 from dwcp.registry.interface import Member, Registry, RegistryError, Trouble, UnknownOutcomeError
@@ -30,10 +30,11 @@ from dwcp.store.recorder import Note
 from dwcp.transfer.fencing import Fences
 from dwcp.wire.messages import Fence
 from dwcp.workloads import ledger as led
+from dwcp.workloads.cluster_desk import ClusterDesk
 from dwcp.workloads.copies import copies, fence_key
 from dwcp.workloads.owners import Grant
 from dwcp.workloads.session import Session, clock
-from dwcp.workloads.shared import SharedRecord, checked
+from dwcp.workloads.shared import SharedRecord
 
 POLL = 1.0
 """Seconds between two looks without a change, for up to CROWD nodes; more nodes look more rarely, so that etcd's load
@@ -41,7 +42,12 @@ stays what it is."""
 CROWD = 20
 FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
 """Seconds before the registry is tried again; it doubles, less up to a half by chance."""
+LOOK_CALLS = 4
+"""Calls to the registry between two signs of life of a look."""
+REFUSED_PAUSE = 30.0
+"""Seconds before an ownership is tried again that a receiver has refused, and the registry confirms."""
 EVENTS = 500
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -129,7 +135,13 @@ class Ownership:
         self._failure: RegistryError | DwcpError | None = None
         self._wake = asyncio.Event()
         self._work: Work | None = None
+        self._refused: dict[str, tuple[int, float]] = {}
+        """(token, when) of what a receiver has refused."""
+        self._alive: Callable[[float], None] = lambda _: None
+        self._moment = 0
+        """Of the newest look: what is watched comes after it."""
         self.events: deque[Event] = deque(maxlen=EVENTS)
+        self.desk = ClusterDesk(config, self._reachable, lambda: self._ledger, self._wake.set)
 
     def serve(self, work: Work) -> None:
         """Whose work it is to run what is owned."""
@@ -169,7 +181,9 @@ class Ownership:
 
     def refused(self, workload: str) -> None:
         """What the registry knows comes with the next look; until then nothing is begun."""
-        self._owned.pop(workload, None)
+        owned = self._owned.pop(workload, None)
+        if owned is not None:
+            self._refused[workload] = (owned.token, clock())
         self._tell("refused", workload=workload)
         self._wake.set()
 
@@ -191,62 +205,19 @@ class Ownership:
         return owned.leaving if owned is not None else ""
 
     async def members(self) -> list[Member]:
-        """Raises RegistryError where none was ever reached."""
-        return await self._reachable().members()
+        """Each as it answers now, on a connection of its own."""
+        return await self._asked(lambda registry: registry.members())
 
     async def voters(self) -> int:
         """Raises RegistryError."""
-        return await self._reachable().voters()
+        return await self._asked(lambda registry: registry.voters())
 
-    async def move(self, workload: str, to: str) -> None:
-        """Returns when that is agreed; it is done when what runs has ended. Raises NotFoundError, UsageError,
-        RegistryError."""
-        reason = why_not(self._ledger.facts, workload, self._policy(workload), to)
-        if reason:
-            raise UsageError(f"workload {workload!r} cannot be moved to {to!r}: {reason}")
-        if self.owner(workload) == to:
-            raise UsageError(f"workload {workload!r} is owned by {to!r} already")
-        await led.write(self._reachable(), led.MOVES + workload, led.MoveRecord(to, time.time()))
-        self._wake.set()
-
-    async def stay(self, workload: str) -> None:
-        """A move that has not been made is not wanted any more. Raises NotFoundError, RegistryError."""
-        self._policy(workload)
-        await led.remove(self._reachable(), led.MOVES + workload)
-        self._wake.set()
-
-    async def share(self, name: str, record: SharedRecord) -> None:
-        """Declares a workload for all nodes, in place of what was declared before. Raises UsageError, RegistryError."""
-        await led.write(self._reachable(), led.SHARED + name, checked(name, record))
-        self._wake.set()
-
-    async def unshare(self, name: str) -> None:
-        """Raises NotFoundError, RegistryError."""
-        if name not in self._ledger.shared:
-            known = ", ".join(sorted(self._ledger.shared)) or "none"
-            raise NotFoundError(f"no workload {name!r} is declared for all nodes; there are: {known}")
-        await led.remove(self._reachable(), led.SHARED + name)
-        self._wake.set()
-
-    async def drain(self, node: str, *, drained: bool) -> None:
-        """Whether a node should own nothing. Raises NotFoundError, RegistryError."""
-        known = self._ledger.nodes.keys() | self._ledger.drained
-        if node not in known:
-            raise NotFoundError(f"no node {node!r} is there; there are: {', '.join(sorted(known)) or 'none'}")
-        if drained:
-            await led.write(self._reachable(), led.DRAINS + node, led.DrainRecord(time.time()))
-        else:
-            await led.remove(self._reachable(), led.DRAINS + node)
-        self._wake.set()
-
-    def _policy(self, workload: str) -> Policy:
-        """Raises NotFoundError, UsageError."""
-        declared = self._config().workloads.get(workload)
-        if declared is None:
-            raise NotFoundError(f"no workload {workload!r} is declared on this node")
-        if not declared.owners:
-            raise UsageError(f"workload {workload!r} has no owners: each node runs what it declares")
-        return Policy(tuple(declared.owners), declared.failover == "any")
+    async def _asked(self, question: Callable[[Registry], Awaitable[T]]) -> T:
+        registry = self._connect(self._cluster, self._election.call)
+        try:
+            return await question(registry)
+        finally:
+            await registry.close()
 
     def _reachable(self) -> Registry:
         if self._registry is None:
@@ -257,11 +228,12 @@ class Ownership:
 
     async def run(self, alive: Callable[[float], None] = lambda _: None) -> None:
         """Until it is cancelled."""
+        self._alive = alive
         pause = FIRST_PAUSE
         while True:
             began = clock()
             try:
-                await self._attend(alive)
+                await self._attend()
             except* DwcpError as group:
                 self._session.hold.failed(began)
                 self._failed(_first(group))
@@ -269,7 +241,7 @@ class Ownership:
                 pause = FIRST_PAUSE
             # not a secret: it only keeps nodes from coming back in step
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311
-            alive(wait)
+            self._alive(wait)
             await asyncio.sleep(wait)
             pause = min(MAX_PAUSE, pause * 2)
 
@@ -279,9 +251,9 @@ class Ownership:
             self._note("cluster", "trouble", reason=str(error))
         self._failure = error
 
-    async def _attend(self, alive: Callable[[float], None]) -> None:
+    async def _attend(self) -> None:
         """Raises what it ends with, or a group of that."""
-        alive(self._election.call)
+        self._alive(self._election.call)
         known = self._cluster or await asyncio.to_thread(self._session.known_cluster)
         registry = self._connect(known, self._election.call)
         try:
@@ -292,8 +264,9 @@ class Ownership:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._session.keep(registry))
                 group.create_task(self._watch(registry))
-                group.create_task(self._look_for_ever(registry, alive))
+                group.create_task(self._look_for_ever(registry))
         finally:
+            self._registry = None
             await registry.close()
             await self._put_down_lost()
 
@@ -313,13 +286,11 @@ class Ownership:
             # not a secret: it only keeps nodes from coming back in step
             await asyncio.sleep(FIRST_PAUSE * random.uniform(1.0, 3.0))  # noqa: S311
 
-    _moment = 0
-
-    async def _look_for_ever(self, registry: Registry, alive: Callable[[float], None]) -> None:
+    async def _look_for_ever(self, registry: Registry) -> None:
         while True:
             self._wake.clear()
             poll = POLL * max(1.0, len(self._ledger.nodes) / CROWD)
-            alive(poll + 4 * self._election.call)
+            self._alive(poll + LOOK_CALLS * self._election.call)
             began = time.monotonic()
             await self._look(registry)
             if self._failure is not None:
@@ -358,6 +329,7 @@ class Ownership:
         settled = clock() - self._joined_at >= config.consensus.lease
         staying = set(self._owned)
         for action in decide(ledger.facts, self._name, policies, settled=settled):
+            self._alive(LOOK_CALLS * self._election.call)
             try:
                 match action:
                     case Claim(workload):
@@ -408,8 +380,9 @@ class Ownership:
                 now = self.owner(workload)
                 await self._lose(workload, f"{now} owns it now" if now else "its ownership has ended")
         for workload, token in mine.items():
-            if workload in self._owned:
+            if workload in self._owned or self._is_refused(workload, token):
                 continue
+            self._alive(LOOK_CALLS * self._election.call)
             await asyncio.to_thread(self._fences.own, Fence(workload=self._key(workload), token=token))
             key, last = led.LAST + workload, led.LastRecord(self._name, token)
             if ledger.facts.last.get(workload) is None or ledger.facts.last[workload].token < token:
@@ -417,6 +390,12 @@ class Ownership:
             self._owned[workload] = Owned(token)
             log.info("this node owns a workload", workload=workload, token=token)
             await self._running().take_up(workload)
+
+    def _is_refused(self, workload: str, token: int) -> bool:
+        """Receivers know of a later owner than the registry does, which was made anew or put back from a copy: people
+        have to look at that."""
+        refused, at = self._refused.get(workload, (0, 0.0))
+        return refused == token and clock() - at < REFUSED_PAUSE
 
     async def _claim(self, registry: Registry, workload: str) -> None:
         record = led.OwnerRecord(self._name, self._session.lease().id)
