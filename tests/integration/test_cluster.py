@@ -96,8 +96,8 @@ def settings_of(endpoints: list[str], lease: float) -> dict[str, Any]:
             "quorum_size": len(endpoints),
             "shared_workloads": True,
         },
-        "health": {"interval": "200ms"},
-        "jobs": {"backoff": "200ms", "max_backoff": "1s"},
+        "health": {"interval": "1s"},
+        "jobs": {"backoff": "200ms", "max_backoff": "1s", "retries": 1000},
         "circuit_breaker": {"timeout": "500ms", "max_timeout": "1s"},
     }
 

@@ -114,7 +114,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
                     for other, address in others.items()
                 },
                 "consensus": consensus,
-                "jobs": {"backoff": "200ms", "max_backoff": "500ms"},
+                "jobs": {"backoff": "200ms", "max_backoff": "500ms", "retries": 1000},
                 "circuit_breaker": {"timeout": "200ms", "max_timeout": "500ms"},
                 "workloads": {
                     "db": {

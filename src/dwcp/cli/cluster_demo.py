@@ -39,10 +39,14 @@ def run_cluster_demo(directory: Path) -> None:
     story = _Timeline()
     with EtcdCluster(directory / "etcd", len(NAMES)) as cluster:
         story.tell(f"three members of etcd are up: {', '.join(cluster.endpoints)}")
-        consensus = {"enabled": True, "endpoints": cluster.endpoints, "lease": f"{LEASE}s"}
-        quick = {"jobs": {"backoff": "200ms", "max_backoff": "1s"}, "circuit_breaker": {"timeout": "1s"}}
+        settings: dict[str, dict[str, Any]] = {
+            "consensus": {"enabled": True, "endpoints": cluster.endpoints, "lease": f"{LEASE}s"},
+            # a peer that was killed is tried again soon
+            "jobs": {"backoff": "200ms", "max_backoff": "1s", "retries": 1000},
+            "circuit_breaker": {"timeout": "1s"},
+        }
         try:
-            lab = lab_up(directory, len(NAMES), {"consensus": consensus, **quick})
+            lab = lab_up(directory, len(NAMES), settings)
             story.tell(f"three nodes are up; the workload `db` may be owned by {', '.join(NAMES)}")
             _Demo(lab, story).run()
         finally:

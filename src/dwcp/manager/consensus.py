@@ -67,7 +67,7 @@ class ConsensusComponent(Background):
 
     async def _about_members(self) -> Health:
         try:
-            members, voters = await self._ownership.members(), await self._ownership.voters()
+            members, voters = await self._ownership.survey()
         except RegistryError as error:
             return Health(Status.DEGRADED, str(error))
         problems = self._shared_problems() + [

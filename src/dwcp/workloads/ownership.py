@@ -208,9 +208,13 @@ class Ownership:
         """Each as it answers now, on a connection of its own."""
         return await self._asked(lambda registry: registry.members())
 
-    async def voters(self) -> int:
-        """Raises RegistryError."""
-        return await self._asked(lambda registry: registry.voters())
+    async def survey(self) -> tuple[list[Member], int]:
+        """(members, number of voters). Raises RegistryError."""
+
+        async def both(registry: Registry) -> tuple[list[Member], int]:
+            return await registry.members(), await registry.voters()
+
+        return await self._asked(both)
 
     async def _asked(self, question: Callable[[Registry], Awaitable[T]]) -> T:
         registry = self._connect(self._cluster, self._election.call)
