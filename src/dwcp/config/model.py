@@ -276,7 +276,7 @@ class Consensus(Section):
         "10s", "2s", "10m", "Silence after which a node has lost what it owns; whole seconds, rounded up."
     )
     shared_workloads: bool = flag(
-        False, "Run workloads that are declared for the whole cluster (`dwcp cluster share`): from exports, to peers."
+        False, "Run workloads that were declared once for the whole cluster: what is in exports goes to peers."
     )
     quorum_size: int = integer(
         3, 1, 9, "Number of voters; the quorum is their majority. Another number at etcd is reported."
