@@ -15,7 +15,8 @@ from dwcp.api.endpoint import Endpoint, Json, Parameter, obj, read_object
 from dwcp.config.workloads import NODE_NAME
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
-from dwcp.ownership.decide import Facts, Policy, heir, why_not
+from dwcp.ownership.decide import Facts, heir, why_not
+from dwcp.workloads.owners import policy_of
 from dwcp.workloads.ownership import ClusterStatus, Ownership
 from dwcp.workloads.shared import SharedRecord
 
@@ -78,7 +79,7 @@ def _workload(view: NodeView, facts: Facts, name: str) -> dict[str, Any]:
 def _waits_for(view: NodeView, facts: Facts, name: str) -> str:
     """Why nobody owns it."""
     declared = view.config.workloads[name]
-    policy = Policy(tuple(declared.owners), declared.failover == "any")
+    policy = policy_of(declared)
     found = heir(facts, name, policy)
     if found is not None:
         return f"{found} is about to own it"

@@ -10,6 +10,7 @@ from dwcp.errors import NotFoundError, UsageError
 from dwcp.ownership.decide import Policy, why_not
 from dwcp.registry.interface import Registry
 from dwcp.workloads import ledger as led
+from dwcp.workloads.owners import policy_of
 from dwcp.workloads.shared import SharedRecord, checked
 
 
@@ -78,4 +79,4 @@ class ClusterDesk:
             raise NotFoundError(f"no workload {workload!r} is declared on this node")
         if not declared.owners:
             raise UsageError(f"workload {workload!r} has no owners: each node runs what it declares")
-        return Policy(tuple(declared.owners), declared.failover == "any")
+        return policy_of(declared)

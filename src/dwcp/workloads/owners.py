@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dwcp.config import Config
+from dwcp.config.workloads import WorkloadSection
+from dwcp.ownership.decide import Policy
 from dwcp.wire.messages import Fence
 
 
@@ -17,6 +19,11 @@ class Grant:
 
     fence: Fence
     held: Callable[[], bool]
+
+
+def policy_of(workload: WorkloadSection) -> Policy:
+    """Who may own it, as `dwcp.ownership` knows it."""
+    return Policy(tuple(workload.owners), workload.failover == "any")
 
 
 class Owners(Protocol):

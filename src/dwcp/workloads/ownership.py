@@ -22,7 +22,7 @@ import structlog
 
 from dwcp.config import Config
 from dwcp.errors import DwcpError, TemporaryError
-from dwcp.ownership.decide import Claim, HandOver, LetGo, Moved, Policy, decide
+from dwcp.ownership.decide import Claim, HandOver, LetGo, Moved, decide
 from dwcp.ownership.lease import LeaseState
 from dwcp.ownership.timing import Election
 from dwcp.registry.interface import Member, Registry, RegistryError, Trouble, UnknownOutcomeError
@@ -32,7 +32,7 @@ from dwcp.wire.messages import Fence
 from dwcp.workloads import ledger as led
 from dwcp.workloads.cluster_desk import ClusterDesk
 from dwcp.workloads.copies import copies, fence_key
-from dwcp.workloads.owners import Grant
+from dwcp.workloads.owners import Grant, policy_of
 from dwcp.workloads.session import Session, clock
 from dwcp.workloads.shared import SharedRecord
 
@@ -326,7 +326,7 @@ class Ownership:
         await self._absorb(registry, ledger)
         config = self._config()
         policies = {
-            name: Policy(tuple(workload.owners), workload.failover == "any")
+            name: policy_of(workload)
             for name, workload in config.workloads.items()
             if workload.owners and workload.enabled
         }
