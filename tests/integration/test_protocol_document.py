@@ -348,11 +348,10 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.DICTIONARY,
         handshake.PROBE,
         handshake.VERSIONED,
+        handshake.FENCES,
         handshake.ORDERS,
         handshake.TRACES,
     )
-    also = (handshake.RDMA, handshake.DICTIONARY, handshake.PROBE, handshake.VERSIONED)
-    also += (handshake.FENCES, handshake.ORDERS)
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
 

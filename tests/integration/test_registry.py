@@ -151,15 +151,17 @@ def test_without_a_quorum_a_write_is_unknown_and_the_reason_named(cluster: EtcdC
         await registry.open()
         for member in cluster.members[:2]:
             member.kill()
-        with pytest.raises(UnknownOutcomeError, match="not known") as unknown:
-            await registry.swap("q/key", 0, b"x")
-        assert unknown.value.trouble is Trouble.NO_QUORUM
-        with pytest.raises(RegistryError, match="no quorum: of 3 members 1 answer"):
-            await registry.get("q/key")
-        for member in cluster.members[:2]:
-            cluster.start(member)
-        for member in cluster.members[:2]:
-            await asyncio.to_thread(cluster.await_ready, member)
+        try:
+            with pytest.raises(UnknownOutcomeError, match="not known") as unknown:
+                await registry.swap("q/key", 0, b"x")
+            assert unknown.value.trouble is Trouble.NO_QUORUM
+            with pytest.raises(RegistryError, match="no quorum: of 3 members 1 answer"):
+                await registry.get("q/key")
+        finally:
+            for member in cluster.members[:2]:
+                cluster.start(member)
+            for member in cluster.members[:2]:
+                await asyncio.to_thread(cluster.await_ready, member)
         for _ in range(50):
             try:
                 found = await registry.get("q/key")

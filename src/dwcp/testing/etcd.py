@@ -33,6 +33,8 @@ class EtcdMember:
     """A command that ends in exec, as `ip netns exec NAME`."""
     scheme: str = "http"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    log_begins: int = 0
+    """Bytes of its log that are of earlier processes."""
 
     @property
     def endpoint(self) -> str:
@@ -56,8 +58,13 @@ class EtcdMember:
             self.process.kill()
             self.process.wait()
 
+    @property
+    def log_file(self) -> Path:
+        return self.directory / "log"
+
     def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
+        """Of the process that was started last."""
+        return self.log_file.read_bytes()[self.log_begins :].decode(errors="replace")
 
 
 class EtcdCluster:
@@ -111,7 +118,8 @@ class EtcdCluster:
         """Also one that was killed: it goes on with its data."""
         member.directory.mkdir(parents=True, exist_ok=True)
         client = f"{member.scheme}://{member.host}:{member.client_port}"
-        with (member.directory / "log").open("ab") as log:
+        with member.log_file.open("ab") as log:
+            member.log_begins = log.tell()
             member.process = subprocess.Popen(
                 [
                     *member.prefix,
