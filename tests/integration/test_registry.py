@@ -45,7 +45,8 @@ def tell(registry_of: Callable[[], Registry], story: Story) -> Any:
     async def telling() -> Any:
         registry = registry_of()
         try:
-            return await asyncio.wait_for(story(registry), 60)
+            async with asyncio.timeout(60):
+                return await story(registry)
         finally:
             await registry.close()
 

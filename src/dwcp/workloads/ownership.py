@@ -305,7 +305,8 @@ class Ownership:
                 log.info("the election timeout follows the round trips", seconds=round(self._election.seconds, 3))
                 raise RegistryError("the connection is made anew with other timeouts")
             try:
-                await asyncio.wait_for(self._wake.wait(), poll)
+                async with asyncio.timeout(poll):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
