@@ -9,7 +9,7 @@ import pytest
 
 from dwcp.config import Config
 from dwcp.errors import RefusedError, StateError, UsageError
-from dwcp.workloads.shared import SharedRecord, checked, declared, recall, remember
+from dwcp.workloads.shared import SharedRecord, check, declared, recall, remember
 
 PLACES = ["a:db/live", "b:inbox/db", "c:db/live"]
 
@@ -48,12 +48,12 @@ def test_what_a_node_cannot_take_is_said() -> None:
 )
 def test_what_no_node_could_take_is_refused(record: SharedRecord, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        checked("db", record)
+        check("db", record)
 
 
 def test_no_place_leads_out_of_an_export() -> None:
     with pytest.raises(RefusedError):
-        checked("db", SharedRecord(["a:db/../../etc", "b:inbox/db"]))
+        check("db", SharedRecord(["a:db/../../etc", "b:inbox/db"]))
 
 
 def test_it_is_remembered(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from dwcp.config import Config
 from dwcp.errors import NotFoundError, UsageError
@@ -11,7 +11,7 @@ from dwcp.ownership.decide import Policy, why_not
 from dwcp.registry.interface import Registry
 from dwcp.workloads import ledger as led
 from dwcp.workloads.owners import policy_of
-from dwcp.workloads.shared import SharedRecord, checked
+from dwcp.workloads.shared import SharedRecord, check
 
 
 class ClusterDesk:
@@ -20,13 +20,13 @@ class ClusterDesk:
     def __init__(
         self,
         config: Callable[[], Config],
-        registry: Callable[[], Registry],
+        do: Callable[[Callable[[Registry], Awaitable[None]]], Awaitable[None]],
         ledger: Callable[[], led.Ledger],
         look_again: Callable[[], None],
     ) -> None:
-        """`registry` raises RegistryError while it cannot be reached; `ledger` is as this node saw it last."""
+        """`do`: awaits something with the registry; `ledger` is as this node saw it last."""
         self._config = config
-        self._registry = registry
+        self._do = do
         self._ledger = ledger
         self._look_again = look_again
 
@@ -39,18 +39,20 @@ class ClusterDesk:
         owner = self._ledger().facts.owners.get(workload)
         if owner is not None and owner.node == to:
             raise UsageError(f"workload {workload!r} is owned by {to!r} already")
-        await led.write(self._registry(), led.MOVES + workload, led.MoveRecord(to, time.time()))
+        wanted = led.MoveRecord(to, time.time())
+        await self._do(lambda registry: led.write(registry, led.MOVES + workload, wanted))
         self._look_again()
 
     async def stay(self, workload: str) -> None:
         """A move that has not been made is not wanted any more. Raises NotFoundError."""
         self._policy(workload)
-        await led.remove(self._registry(), led.MOVES + workload)
+        await self._do(lambda registry: led.remove(registry, led.MOVES + workload))
         self._look_again()
 
     async def share(self, name: str, record: SharedRecord) -> None:
         """Declares a workload for all nodes, in place of what was declared before. Raises UsageError."""
-        await led.write(self._registry(), led.SHARED + name, checked(name, record))
+        check(name, record)
+        await self._do(lambda registry: led.write(registry, led.SHARED + name, record))
         self._look_again()
 
     async def unshare(self, name: str) -> None:
@@ -58,7 +60,7 @@ class ClusterDesk:
         if name not in self._ledger().shared:
             known = ", ".join(sorted(self._ledger().shared)) or "none"
             raise NotFoundError(f"no workload {name!r} is declared for all nodes; there are: {known}")
-        await led.remove(self._registry(), led.SHARED + name)
+        await self._do(lambda registry: led.remove(registry, led.SHARED + name))
         self._look_again()
 
     async def drain(self, node: str, *, drained: bool) -> None:
@@ -67,9 +69,9 @@ class ClusterDesk:
         if node not in known:
             raise NotFoundError(f"no node {node!r} is there; there are: {', '.join(sorted(known)) or 'none'}")
         if drained:
-            await led.write(self._registry(), led.DRAINS + node, led.DrainRecord(time.time()))
+            await self._do(lambda registry: led.write(registry, led.DRAINS + node, led.DrainRecord(time.time())))
         else:
-            await led.remove(self._registry(), led.DRAINS + node)
+            await self._do(lambda registry: led.remove(registry, led.DRAINS + node))
         self._look_again()
 
     def _policy(self, workload: str) -> Policy:

@@ -126,7 +126,6 @@ class Ownership:
         consensus = config().consensus
         self._session = Session(Path(config().storage.state_dir), lambda: consensus.lease, consensus.effective_election)
         self._election = Election(consensus.effective_election, adaptive=consensus.adaptive_mode)
-        self._registry: Registry | None = None
         self._cluster = ""
         self._owned: dict[str, Owned] = {}
         self._ledger = led.Ledger()
@@ -141,7 +140,7 @@ class Ownership:
         self._moment = 0
         """Of the newest look: what is watched comes after it."""
         self.events: deque[Event] = deque(maxlen=EVENTS)
-        self.desk = ClusterDesk(config, self._reachable, lambda: self._ledger, self._wake.set)
+        self.desk = ClusterDesk(config, self._asked, lambda: self._ledger, self._wake.set)
 
     def serve(self, work: Work) -> None:
         """Whose work it is to run what is owned."""
@@ -205,7 +204,7 @@ class Ownership:
         return owned.leaving if owned is not None else ""
 
     async def members(self) -> list[Member]:
-        """Each as it answers now, on a connection of its own."""
+        """Each as it answers now."""
         return await self._asked(lambda registry: registry.members())
 
     async def survey(self) -> tuple[list[Member], int]:
@@ -217,16 +216,12 @@ class Ownership:
         return await self._asked(both)
 
     async def _asked(self, question: Callable[[Registry], Awaitable[T]]) -> T:
-        registry = self._connect(self._cluster, self._election.call)
+        """On a connection of its own: that of the loop comes and goes with what befalls the loop."""
+        registry = self._connect(self._cluster or self._session.known_cluster(), self._election.call)
         try:
             return await question(registry)
         finally:
             await registry.close()
-
-    def _reachable(self) -> Registry:
-        if self._registry is None:
-            raise RegistryError(str(self._failure or "etcd has not been reached yet"))
-        return self._registry
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -262,7 +257,6 @@ class Ownership:
         registry = self._connect(known, self._election.call)
         try:
             self._cluster = await registry.open()
-            self._registry = registry
             await self._session.begin(registry, self._cluster)
             self._joined_at = self._joined_at or clock()
             async with asyncio.TaskGroup() as group:
@@ -270,7 +264,6 @@ class Ownership:
                 group.create_task(self._watch(registry))
                 group.create_task(self._look_for_ever(registry))
         finally:
-            self._registry = None
             await registry.close()
             await self._put_down_lost()
 

@@ -33,7 +33,7 @@ class SharedRecord(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}
 
 
-def checked(name: str, record: SharedRecord) -> SharedRecord:
+def check(name: str, record: SharedRecord) -> None:
     """Raises UsageError for what no node could take."""
     wrong = [key for key in OWN if key in record.settings]
     if wrong:
@@ -49,7 +49,6 @@ def checked(name: str, record: SharedRecord) -> SharedRecord:
     for place in record.places:
         check_relative(os.fsencode(place.partition(":")[2]))
     _section("/", record, nodes[0], name)
-    return record
 
 
 def declared(config: Config, shared: Mapping[str, SharedRecord]) -> tuple[dict[str, WorkloadSection], list[str]]:
