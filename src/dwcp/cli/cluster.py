@@ -58,7 +58,7 @@ def _owner_line(workload: dict[str, Any]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @configured
 def members(as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Show the members of the etcd cluster, each as it answers for itself."""
+    """Show the members of the etcd cluster."""
     for member in ask_manager(load(files, overrides), "GET", "/cluster/members"):
         if as_json:
             click.echo(json.dumps(member))
@@ -72,9 +72,9 @@ def members(as_json: bool, files: Files, overrides: Overrides) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @configured
 def events(as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Show what the local manager saw happen to nodes and owners.
+    """Show what happened to nodes and owners.
 
-    Since it started; `dwcp log --kind cluster` goes further back.
+    As the local manager saw it since it started; `dwcp log --kind cluster` goes further back.
     """
     for event in ask_manager(load(files, overrides), "GET", "/cluster/events"):
         if as_json:
@@ -91,9 +91,9 @@ def events(as_json: bool, files: Files, overrides: Overrides) -> None:
 @click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", help="As in workloads.NAME: every=5m.")
 @configured
 def share(name: str, places: tuple[str, ...], settings: tuple[str, ...], files: Files, overrides: Overrides) -> None:
-    """Declare workload NAME once for all nodes: its places, whose node should own it first.
+    """Declare workload NAME once for all nodes.
 
-    Nodes take it that have consensus.shared_workloads.
+    By its places, whose node should own it first. Nodes take it that have consensus.shared_workloads.
     """
     given = {key: scalar(text) for key, text in parse_overrides(settings).items()}
     body = {"name": name, "places": list(places), "settings": given}
@@ -145,7 +145,10 @@ def node() -> None:
 @click.option("--undo", is_flag=True, help="Let it own workloads again; what was handed over stays where it is.")
 @configured
 def drain(name: str, undo: bool, files: Files, overrides: Overrides) -> None:
-    """Have node NAME hand over all that it owns, once what runs there has ended; it owns nothing until --undo."""
+    """Have node NAME hand over all that it owns.
+
+    Once what runs there has ended. It owns nothing until --undo.
+    """
     ask_manager(load(files, overrides), "DELETE" if undo else "POST", f"/cluster/drains/{quote(name, safe='')}")
     done, asked = f"{name} may own workloads again", f"{name} hands over what it owns; see `dwcp cluster status`"
     click.echo(done if undo else asked)

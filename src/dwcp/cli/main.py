@@ -40,7 +40,7 @@ _SUMMARIES = {
     "get": "Make a local path what a file or tree at a peer is.",
     "workload": "Keep something at other sites by itself; versions, restore.",
     "jobs": "See and steer what the manager has to send.",
-    "cluster": "See who owns which workload, and the etcd that nodes agree through.",
+    "cluster": "See who owns which workload, and how etcd is.",
     "node": "Have a node hand over what it owns, and own nothing.",
     "ls": "List a peer's exports, or a directory in one.",
     "ping": "Measure the round trip to a peer.",
