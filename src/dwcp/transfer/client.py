@@ -283,7 +283,7 @@ class Peer:
         return await _cancellable(outbound.run, outbound.cancel)
 
     def leave(self) -> None:
-        """Ends the session, where no transfer has taken it."""
+        """Ends the session, where no transfer has taken it. Blocks."""
         session = self._requests.take()
         if session is not None:
             _leave(session)
@@ -311,29 +311,41 @@ async def connect(
     Raises NotFoundError for an unknown peer, CircuitOpenError, UnreachableError, TimeoutExpired, AuthenticationError
     or ConfigError.
     """
-    node = await asyncio.to_thread(_node, config)
-    # first, so that a peer that nobody knows is said to be unknown
-    node.address_of(peer)
-    if not despite_breaker:
-        _ask_breaker(node, peer)
-    async with connect_as(node, peer, ahead) as connected:
+    connected = await open_peer(peer, config=config, ahead=ahead, despite_breaker=despite_breaker)
+    try:
         yield connected
+    finally:
+        await asyncio.to_thread(connected.leave)
 
 
 @asynccontextmanager
 async def connect_as(node: Node, peer: str, ahead: int = 0) -> AsyncIterator[Peer]:
     """As `connect`, for a process that is a node already."""
+    connected = await _open(node, peer, ahead)
+    try:
+        yield connected
+    finally:
+        await asyncio.to_thread(connected.leave)
+
+
+async def open_peer(peer: str, *, config: Config | None = None, ahead: int = 0, despite_breaker: bool = False) -> Peer:
+    """As `connect`, for whoever calls `Peer.leave` in the end."""
+    node = await asyncio.to_thread(_node, config)
+    # first, so that a peer that nobody knows is said to be unknown
+    node.address_of(peer)
+    if not despite_breaker:
+        _ask_breaker(node, peer)
+    return await _open(node, peer, ahead)
+
+
+async def _open(node: Node, peer: str, ahead: int) -> Peer:
     address, fingerprint = node.address_of(peer)
     loading = asyncio.ensure_future(asyncio.to_thread(_load_what_comes_later))
     try:
         session = await asyncio.to_thread(tracing.connect, node, peer, address, fingerprint, ahead)
     finally:
         await loading
-    connected = Peer(node, peer, address, fingerprint, session)
-    try:
-        yield connected
-    finally:
-        await asyncio.to_thread(connected.leave)
+    return Peer(node, peer, address, fingerprint, session)
 
 
 def _ask_breaker(node: Node, peer: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dwcp.errors import ProtocolError, TemporaryError, UsageError
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import READ
+from dwcp.wire.paths import display
 
 if TYPE_CHECKING:
     from dwcp.transfer.requests import Requests
@@ -95,6 +96,9 @@ class _Range:
 
 
 def _entry(entry: m.ListEntry) -> RemoteEntry:
+    if entry.name in (b"", b".", b"..") or b"/" in entry.name or b"\0" in entry.name:
+        # somebody may make a path of it
+        raise ProtocolError(f"the peer tells of {display(entry.name)}, which is no name")
     return RemoteEntry(
         os.fsdecode(entry.name), entry.type, entry.size, entry.mtime_ns, entry.mode, os.fsdecode(entry.link)
     )
