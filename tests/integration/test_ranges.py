@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import msgspec
 import pytest
 
 from dwcp.errors import NotFoundError, ProtocolError, RefusedError, TemporaryError, UsageError
+from dwcp.transfer import asked
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.client import Peer
 from dwcp.transfer.remote_files import READS_AHEAD
@@ -182,6 +185,31 @@ def test_what_is_read_keeps_to_the_rate(tmp_path: Path) -> None:
     finally:
         pair.close()
     assert paced == [80_000_000] * 2
+
+
+def test_a_transfer_does_not_wait_for_a_range_that_is_being_read(pair: Pair, tmp_path: Path) -> None:
+    """It begins a session of its own where the one that stands by is in use."""
+    content = random_file(pair.inbox / "file", 100_000)
+    reading, go_on = threading.Event(), threading.Event()
+    answer = asked.read_range
+
+    def held(*arguments: Any) -> Any:
+        reading.set()
+        assert go_on.wait(20)
+        return answer(*arguments)
+
+    async def act(peer: Peer) -> None:
+        read = asyncio.ensure_future(peer.read("inbox/file", 0, 100))
+        await asyncio.to_thread(reading.wait, 20)
+        await peer.get("inbox/file", tmp_path / "got")
+        assert not read.done()
+        go_on.set()
+        assert await read == content[:100]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dwcp.transfer.served.read_range", held)
+        pair.do(act)
+    assert (tmp_path / "got").read_bytes() == content
 
 
 # -- peers that mean harm ----------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from dwcp.config import Config, default_files, load_config
 from dwcp.errors import (
-    DwcpError,
     NotFoundError,
     UsageError,
 )
@@ -284,9 +283,7 @@ class Peer:
 
     def leave(self) -> None:
         """Ends the session, where no transfer has taken it. Blocks."""
-        session = self._requests.take()
-        if session is not None:
-            _leave(session)
+        self._requests.end()
 
     def request(self, request: m.Message, kind: type[M], feature: str = "") -> list[M]:
         """See `Requests.ask`; blocks."""
@@ -373,17 +370,6 @@ def _node(config: Config | None) -> Node:
     state = open_state(config)
     # read after that: a restore that was interrupted may have brought other peers
     return Node(with_added(config), state.identity, Board(TransferRecording(state.recorder, command=True)))
-
-
-def _leave(session: Dialled) -> None:
-    try:
-        session.channel.send(m.Bye())
-    except DwcpError:
-        # it has gone already: there is nobody to say goodbye to
-        return
-    finally:
-        session.end()
-        session.channel.link.close()
 
 
 async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 READS_AHEAD = 32
 """Requests of MAX_READ on their way at a time: 32 MiB fill 1 Gbit/s over a round trip of a quarter of a second."""
+BYTES_AHEAD = 16 * 1024
+"""What these requests may take together: the smallest socket buffers hold it, so that sending them never waits for a
+peer which itself waits until we read its answers."""
+
+_REQUEST = 128
+"""Bytes of a READ beside its path, a TLS record around it included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class _Range:
             return (m.Read(path=path, offset=at, size=min(m.MAX_READ, end - at)) for at in offsets)
 
         self.offset = end
-        answers = requests.ask_ahead(reads, m.Content, READ, ahead=READS_AHEAD, max_body=m.MAX_READ)
+        ahead = max(1, min(READS_AHEAD, BYTES_AHEAD // (len(path) + _REQUEST)))
+        answers = requests.ask_ahead(reads, m.Content, READ, ahead=ahead, max_body=m.MAX_READ)
         return [self._check(read, *answer) for read, answer in zip(reads(), answers, strict=True)]
 
     def _check(self, read: m.Read, content: m.Content, body: bytes) -> bytes:

@@ -61,9 +61,30 @@ class Requests:
         return seconds
 
     def take(self) -> Dialled | None:
-        """The session that stands by, which is the caller's from now on."""
+        """The session that stands by, which is the caller's from now on; None while a request is under way on it."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._take()
+        finally:
+            self._lock.release()
+
+    def end(self) -> None:
+        """Ends the session, once no request is under way."""
         with self._lock:
-            standby, self._standby = self._standby, None
+            session = self._take()
+        if session is None:
+            return
+        try:
+            session.channel.send(m.Bye())
+        except DwcpError:
+            # it has gone already: there is nobody to say goodbye to
+            return
+        finally:
+            _close(session)
+
+    def _take(self) -> Dialled | None:
+        standby, self._standby = self._standby, None
         return standby.take() if standby is not None else None
 
     def hang_up(self) -> None:
@@ -162,8 +183,11 @@ class Requests:
         return from_code(answer.code, f"{self._peer}: {answer.message}")
 
     def _give_up(self) -> None:
-        standby, self._standby = self._standby, None
-        session = standby.take() if standby is not None else None
+        session = self._take()
         if session is not None:
-            session.end()
-            session.channel.link.close()
+            _close(session)
+
+
+def _close(session: Dialled) -> None:
+    session.end()
+    session.channel.link.close()
