@@ -113,3 +113,4 @@ class RemoteFile(AbstractBufferedFile):
             self.discard()
             self.closed = True
             warnings.warn(f"{self.path} was written to and never closed; nothing was sent", ResourceWarning, 2)
+        super().__del__()

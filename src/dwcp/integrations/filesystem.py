@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ BY_TRANSFER = 64 * 1024 * 1024
 """Bytes of a range from which on the file is got by a transfer, on many streams, if the range is most of it: a transfer
 costs a handshake, which is some 1% of what so much takes at 1 Gbit/s over a round trip of 5 ms."""
 
-ConfigFiles = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+ConfigFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class DwcpFileSystem(AsyncFileSystem):
