@@ -59,6 +59,30 @@ def test_a_peer_made_from_the_document_lists(pair: Pair, minimal: Session) -> No
     minimal.leave()
 
 
+def test_a_peer_made_from_the_document_reads_ranges(pair: Pair, minimal: Session) -> None:
+    (pair.inbox / "sub").mkdir()
+    content = random_file(pair.inbox / "sub" / "file", m.MAX_READ + 1000)
+    status = (pair.inbox / "sub" / "file").stat()
+    # all asked before the first is answered
+    ranges = [(0, m.MAX_READ), (m.MAX_READ - 10, 20), (m.MAX_READ, m.MAX_READ), (len(content), 1), (2**63 - 1, 5)]
+    for offset, size in ranges:
+        minimal.control.send(m.Read.kind, {"path": b"inbox/sub/file", "offset": offset, "size": size})
+    for offset, size in ranges:
+        head, body = minimal.control.expect(m.Content.kind)
+        assert head == {"size": len(content), "mtime_ns": status.st_mtime_ns}
+        assert body == content[offset : offset + size]
+    minimal.control.send(m.List.kind, {"path": b"inbox/sub", "itself": True})
+    (entry,) = minimal.control.expect(LISTING)[0]["entries"]
+    assert entry[:2] == [b"sub", "dir"]
+    minimal.control.send(m.List.kind, {"path": b"inbox", "itself": True})
+    (entry,) = minimal.control.expect(LISTING)[0]["entries"]
+    assert entry[:2] == [b"inbox", "dir"]
+    with pytest.raises(RemoteError, match="not-found"):
+        minimal.control.send(m.Read.kind, {"path": b"inbox/none", "offset": 0, "size": 1})
+        minimal.control.expect(m.Content.kind)
+    minimal.leave()
+
+
 def test_a_peer_made_from_the_document_puts(pair: Pair, minimal: Session) -> None:
     large = os.urandom(2 * hashes.MIN_LEAF) + bytes(hashes.MIN_LEAF) + b"the end"
     entries = [
@@ -287,6 +311,7 @@ def test_the_limits_are_the_code() -> None:
         "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
         "body of PROBE": m.PROBE_SIZE,
+        "body of CONTENT": m.MAX_READ,
         "message over UCX": ucx.PIECE,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,
@@ -350,6 +375,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.VERSIONED,
         handshake.ORDERS,
         handshake.TRACES,
+        handshake.READ,
     )
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
@@ -394,6 +420,8 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
     block = m.Block(file=1, leaf=0, size=5, codec=0, literal=5)
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = m.Open(transfer="t", direction="put", path=b"inbox/x", traceparent=traceparent)
+    read = m.Read(path=b"inbox/file", offset=3, size=5)
+    content = m.Content(size=8, mtime_ns=10**18)
     xxh3, blake3 = hashes.XXH3, hashes.BLAKE3
     page = b"x" * 5000
     chunk = (5000, xxhash.xxh3_64_intdigest(page))
@@ -401,6 +429,8 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
         "ping frame": frames.seal(m.Ping.kind, m.encode(m.Ping())),
         "block frame": frames.seal(m.Block.kind, m.encode(block), b"hello") + b"hello",
         "open head": m.encode(asked),
+        "read frame": frames.seal(m.Read.kind, m.encode(read)),
+        "content frame": frames.seal(m.Content.kind, m.encode(content), b"hello") + b"hello",
         "issuer certificate": ssl.PEM_cert_to_DER_cert(issuer().decode()),
         "xxh3 leaf": xxh3.digest(b"hello"),
         "xxh3 root": xxh3.root(xxh3.digest(b"hello"), 5),

@@ -46,6 +46,8 @@ ORDERS = "orders"
 """Of a node that sends to others what it is told to."""
 TRACES = "traces"
 """Of a node that tells a collector of its transfers."""
+READ = "read"
+"""Of a node that gives ranges of files and tells of a path itself."""
 
 Sign = Callable[[bytes], bytes]
 

@@ -53,6 +53,8 @@ MAX_SEGMENT_LEAVES = 64
 """Leaves in one SEGMENT."""
 PROBE_SIZE = 8192
 """Bytes: several full segments, so that a path which swallows those shows; all in the first window (RFC 6928)."""
+MAX_READ = 1024 * 1024
+"""Bytes of a file in one CONTENT: a session holds no more than that for a reader; who wants more asks ahead."""
 MAX_OPS = 4096
 """Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
 
@@ -179,6 +181,8 @@ class Bye(Message):
 class List(Message):
     kind = 16
     path: PathBytes
+    itself: bool = False
+    """The one entry of the path itself, of a directory too; only to a peer with the feature `read`."""
 
 
 class ListEntry(Struct, array_like=True, frozen=True):
@@ -196,6 +200,24 @@ class Listing(Message):
     kind = 17
     entries: Annotated[list[ListEntry], Meta(max_length=MAX_ENTRIES)]
     more: bool = False
+
+
+class Read(Message):
+    """Some bytes of a file. Further ones may be asked for before the answer is there."""
+
+    kind = 18
+    path: PathBytes
+    offset: Count
+    size: Annotated[int, Meta(ge=1, le=MAX_READ)]
+
+
+class Content(Message):
+    """Answer to READ; its body is what was asked for, less of it only where the file ends. `size` and `mtime_ns` are
+    the whole file's: while they stay the same, so does what is read of it."""
+
+    kind = 19
+    size: Count
+    mtime_ns: Time
 
 
 class Open(Message):
@@ -548,7 +570,7 @@ MESSAGES: dict[int, type[Message]] = {
     for cls in (
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
         *(Error, Ping, Pong, Bye, Probe),
-        *(List, Listing, Open, Opened),
+        *(List, Listing, Read, Content, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
         *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment, Dictionary),
