@@ -58,6 +58,8 @@ class TransferStatus:
     wire_bytes: int = 0
     """All that this transfer put on the network, both ways: TCP payload with TLS records and retransmissions."""
     streams: int = 0
+    paused: bool = False
+    """Nothing is sent until it is resumed, at either end; of a running one."""
     error: str = ""
     foreseen: Rates | None = None
     """What the link is forecast to carry; None where nobody forecasts it."""
@@ -75,11 +77,15 @@ class TransferStatus:
     @property
     def eta_range(self) -> tuple[float, float] | None:
         """Seconds to go at best and at worst, by the forecast of the link; None without one."""
-        left = self.bytes_total - self.bytes_done
-        if self.foreseen is None or left < 0 or self.state is not State.RUNNING:
+        if self.foreseen is None or self.bytes_total < self.bytes_done or self.state is not State.RUNNING:
             return None
-        best, _, worst = self.foreseen.seconds(left / (self.ratio or 1.0), self.eta_seconds)
+        best, _, worst = self.seconds_at(self.foreseen, self.eta_seconds)
         return best, worst
+
+    def seconds_at(self, rates: Rates, seen: float | None) -> tuple[float, float, float]:
+        """As `Rates.seconds`, for what is left. What is on its way is not settled yet, so that a ratio below 1 says
+        nothing of the rest."""
+        return rates.seconds((self.bytes_total - self.bytes_done) / max(self.ratio, 1.0), seen)
 
     @property
     def eta_seconds(self) -> float | None:
