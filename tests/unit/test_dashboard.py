@@ -55,7 +55,9 @@ def test_what_a_paced_transfer_may_send_at_once_is_not_taken_for_its_rate() -> N
 
 def test_a_transfer_that_nobody_looked_at_before_has_its_average() -> None:
     rates = TransferRates()
-    assert rates.update([replace(RUNNING, seconds=60.0, wire_bytes=60 * MEGABIT)], 100.0)["t"].rate == pytest.approx(1e6)
+    assert rates.update([replace(RUNNING, seconds=60.0, wire_bytes=60 * MEGABIT)], 100.0)["t"].rate == pytest.approx(
+        1e6
+    )
     assert rates.update([], 101.0) == {}
     assert rates.update([replace(RUNNING, wire_bytes=MEGABIT)], 102.0)["t"].rate == 0
 

@@ -14,7 +14,7 @@ from dwcp.transfer.board import TransferStatus
 SMOOTHING = 3.0
 """Seconds in which an exponential average takes over two thirds of a change: steady enough to read, and still live."""
 TWO_SIDED = 1.96
-"""Standard deviations to each side that hold 95% of a normal distribution: the interval that forecasts have by default."""
+"""Standard deviations to each side that hold 95% of a normal distribution: what forecasts are held to by default."""
 INTERVAL = 5.0
 """Seconds between two samples: the runbook's interval of metrics."""
 SAMPLES = 120
@@ -54,8 +54,8 @@ class TransferRates:
     lately, from the average of the squared deviations (West, 1979). Content is settled in pieces of many seconds on a
     slow link, so its rate at one moment says nothing.
 
-    Before a transfer began it carried nothing, and that counts: what its connections may put on the wire at once, before
-    anything paces them, is many times what the link carries, and would be taken for the link's rate.
+    Before a transfer began it carried nothing, and that counts: what its connections may put on the wire at once,
+    before anything paces them, is many times what the link carries, and would be taken for the link's rate.
     """
 
     def __init__(self) -> None:

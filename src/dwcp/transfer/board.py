@@ -114,9 +114,14 @@ class Board:
         self._ended = dict.fromkeys((State.DONE, State.FAILED, State.CANCELLED), 0)
 
     def begin(
-        self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]
+        self,
+        status: TransferStatus,
+        read: Callable[[TransferStatus], TransferStatus],
+        cancel: Callable[[], None],
+        pause: Callable[[bool], None],
     ) -> str:
-        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it.
+        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it;
+        `pause(True)` pauses it, `pause(False)` lets it go on.
 
         Returns the id to `end` it by: a peer chose `status.id`, and may have chosen that of another live one.
         """
@@ -127,7 +132,7 @@ class Board:
                     break
                 name = f"{status.id}-{number}"
             status = replace(status, id=name, started_at=time.time())
-            self._live[name] = _Live(status, self._clock(), read, cancel)
+            self._live[name] = _Live(status, self._clock(), read, cancel, pause)
         for observer in self._observers:
             observer.began(status)
         return name
@@ -169,11 +174,19 @@ class Board:
 
     def cancel(self, transfer_id: str) -> None:
         """Asks a live transfer to stop; it ends as `cancelled` soon after. Raises NotFoundError."""
+        self._running(transfer_id).cancel()
+
+    def pause(self, transfer_id: str, *, paused: bool) -> None:
+        """Pauses a live transfer, or lets it go on; may wait for the network. Raises NotFoundError, RefusedError where
+        the peer is too old to be asked, TemporaryError where it cannot be told."""
+        self._running(transfer_id).pause(paused)
+
+    def _running(self, transfer_id: str) -> _Live:
         with self._lock:
             live = self._live.get(transfer_id)
         if live is None:
             raise NotFoundError(f"no running transfer {transfer_id!r} here; GET /transfers lists them")
-        live.cancel()
+        return live
 
     def _read(self, live: _Live) -> TransferStatus:
         return replace(live.read(live.status), seconds=self._clock() - live.began)
@@ -185,3 +198,4 @@ class _Live:
     began: float
     read: Callable[[TransferStatus], TransferStatus]
     cancel: Callable[[], None]
+    pause: Callable[[bool], None]

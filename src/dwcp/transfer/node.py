@@ -34,7 +34,7 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import DICTIONARY, ORDERS, PAUSE, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -176,6 +176,7 @@ class Node:
             DICTIONARY: self.config.compression.enable_dictionary,
             PROBE: True,
             VERSIONED: True,
+            PAUSE: True,
             ORDERS: self.orders is not None,
             RDMA: self.rdma.usable(),
             TRACES: self.telemetry.enabled,
