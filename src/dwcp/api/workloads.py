@@ -321,7 +321,11 @@ ENDPOINTS = (
         "Its versions at a target, oldest first, asked of the peer; `restore` is the command that brings one back",
         {"type": "array", "items": _VERSION},
         {400: "no target", 404: "no such workload, or target", 409: "the peer cannot be asked now"},
-        {"target": Parameter("one of its targets, PEER:EXPORT/PATH", required=True)},
+        {
+            "target": Parameter(
+                "one of its targets, PEER:EXPORT/PATH", {"type": "string", "minLength": 1}, required=True
+            )
+        },
         private=True,
     ),
     Endpoint(
