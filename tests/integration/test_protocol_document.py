@@ -373,6 +373,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.DICTIONARY,
         handshake.PROBE,
         handshake.VERSIONED,
+        handshake.PAUSE,
         handshake.ORDERS,
         handshake.TRACES,
         handshake.READ,

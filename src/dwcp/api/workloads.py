@@ -2,11 +2,15 @@
 
 What makes the node read a file of somebody's choice, or a peer remove one, needs the token on every listener, loopback
 included: any local user reaches that one, and the manager may read more than they.
+
+Nothing here restores: the node would write what a peer keeps where the request says, with the manager's rights, and the
+token would be worth a shell. `/workloads/{name}/versions` gives the command, which writes as the user who runs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict, fields
 from typing import Any
 
 import msgspec
@@ -22,6 +26,7 @@ from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.policy.queueing import JobState
 from dwcp.store.job import Job
+from dwcp.transfer.remote_versions import RemoteVersion
 from dwcp.workloads.plan import jobs_of, workload_of
 
 MAX_BODY = 64 * 1024
@@ -124,6 +129,19 @@ async def _pause(view: NodeView, request: Request) -> Response:
 async def _resume(view: NodeView, request: Request) -> Response:
     await view.workloads.pause(request.path_params["name"], paused=False)
     return Json({"name": request.path_params["name"], "paused": False})
+
+
+async def _versions(view: NodeView, request: Request) -> Response:
+    name, target = request.path_params["name"], request.query_params.get("target", "")
+    if not target:
+        raise UsageError("target is missing: one of the workload's, PEER:EXPORT/PATH")
+    peer = target.partition(":")[0]
+    return Json(
+        [
+            {**asdict(version), "restore": f"dwcp workload restore {name} DST --version {version.id} --from {peer}"}
+            for version in await view.workloads.versions(name, target)
+        ]
+    )
 
 
 async def _jobs(view: NodeView, request: Request) -> Response:
@@ -236,6 +254,9 @@ _WORKLOAD = obj(
     paused="boolean",
     targets={"type": "array", "items": _STANDING},
 )
+_VERSION = obj(
+    **{item.name: "string" if item.name == "id" else "integer" for item in fields(RemoteVersion)}, restore="string"
+)
 _PAUSED = obj(name="string", paused="boolean")
 
 ENDPOINTS = (
@@ -292,6 +313,20 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/workloads/{name}/resume", _resume, "Let it run by itself again", _PAUSED, {404: "no such workload"}
+    ),
+    Endpoint(
+        "GET",
+        "/workloads/{name}/versions",
+        _versions,
+        "Its versions at a target, oldest first, asked of the peer; `restore` is the command that brings one back",
+        {"type": "array", "items": _VERSION},
+        {400: "no target", 404: "no such workload, or target", 409: "the peer cannot be asked now"},
+        {
+            "target": Parameter(
+                "one of its targets, PEER:EXPORT/PATH", {"type": "string", "minLength": 1}, required=True
+            )
+        },
+        private=True,
     ),
     Endpoint(
         "GET",

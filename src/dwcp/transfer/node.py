@@ -34,7 +34,7 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import DICTIONARY, ORDERS, PROBE, RDMA, READ, TRACES, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import DICTIONARY, ORDERS, PAUSE, PROBE, RDMA, READ, TRACES, VERSIONED, Claim, Introduction
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -177,6 +177,7 @@ class Node:
             PROBE: True,
             VERSIONED: True,
             READ: True,
+            PAUSE: True,
             ORDERS: self.orders is not None,
             RDMA: self.rdma.usable(),
             TRACES: self.telemetry.enabled,

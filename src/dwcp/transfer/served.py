@@ -30,7 +30,7 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import DICTIONARY, RDMA, SEGMENT
+from dwcp.wire.handshake import DICTIONARY, PAUSE, RDMA, SEGMENT
 from dwcp.wire.paths import check_relative, display
 from dwcp.wire.tree import TreeOptions
 
@@ -215,10 +215,15 @@ class ServedSession:
         meter.add(self._channel.link)
 
         def read(status: TransferStatus) -> TransferStatus:
-            return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
+            return replace(
+                engine.progress.fill(status),
+                streams=engine.active_streams,
+                wire_bytes=sum(meter.read()),
+                paused=engine.paused,
+            )
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")))
+        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")), engine.pause)
         log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
@@ -335,6 +340,7 @@ class ServedSession:
                 tree=request.tree or TreeOptions(),
                 tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
                 unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
+                pauses=PAUSE in self.features,
             )
         except DwcpError:
             root.close()
@@ -365,6 +371,7 @@ class ServedSession:
             tree=request.tree or TreeOptions(),
             kept=kept,
             trained=self._node.trained(self.peer, b"get " + request.path) if DICTIONARY in self.features else None,
+            pauses=PAUSE in self.features,
         )
 
     @property

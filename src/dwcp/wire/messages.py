@@ -542,6 +542,14 @@ class Streams(Message):
     limit: Index
 
 
+class Pause(Message):
+    """From the receiver: begin no further blocks, or go on. From the sender: it does so now, whoever asked. Only to
+    peers with the feature `pause`."""
+
+    kind = 42
+    paused: bool
+
+
 class Finished(Message):
     """Everything that can be done is done."""
 
@@ -574,7 +582,7 @@ MESSAGES: dict[int, type[Message]] = {
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
         *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment, Dictionary),
-        *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
+        *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes, Pause),
     )
 }
 
