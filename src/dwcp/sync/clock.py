@@ -25,7 +25,7 @@ class HybridClock:
         return self.last
 
     def accepts(self, stamp: int, wall: float) -> bool:
-        """Whether it is not too far in our future: what a wrong clock has dated would win over everything until then."""
+        """Whether it is not too far in our future: what a wrong clock has dated would win over all until then."""
         return stamp < to_stamp(wall + self.max_skew)
 
     def observe(self, stamp: int) -> None:

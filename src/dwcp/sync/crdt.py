@@ -85,7 +85,9 @@ class Cut(Struct, tag="cut", tag_field="edit", forbid_unknown_fields=True):
 
 
 Edit: TypeAlias = SetKey | RemoveKey | Add | Remove | Increment | Insert | Cut
-_EDITS = msgspec.json.Decoder(Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)])
+_EDITS: msgspec.json.Decoder[list[Edit]] = msgspec.json.Decoder(
+    Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)]
+)
 
 
 def decode_edits(data: bytes) -> list[Edit]:
@@ -209,7 +211,7 @@ class _Parts:
             "set": sorted(self._set.keys()),
         }
         if len(self._counter):
-            parts["counter"] = sum(_number(self._counter[writer]) for writer in self._counter.keys())
+            parts["counter"] = sum(_number(added) for added in self._counter.values())
         parts["text"] = str(self._text)
         return {name: part for name, part in parts.items() if part or name == "counter"}
 

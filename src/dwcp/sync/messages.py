@@ -97,7 +97,6 @@ class Want(Struct, tag=7, array_like=True, frozen=True):
 
     salt: Salt
     level: Level
-    level: Level
     nodes: Annotated[bytes, Meta(max_length=2 * MAX_WANTED)]
     items: Annotated[bytes, Meta(max_length=4 * MAX_WANTED)]
     ours: Annotated[bytes, Meta(max_length=RIVAL_SIZE * MAX_WANTED)] = b""
@@ -131,8 +130,8 @@ class Taken(Struct, tag=10, array_like=True, frozen=True):
 Request: TypeAlias = Hail | Look | List | Want | Give
 Answer: TypeAlias = State | Sums | Items | Parcel | Taken
 _ENCODER = msgspec.msgpack.Encoder()
-_REQUESTS = msgspec.msgpack.Decoder(Request)
-_ANSWERS = msgspec.msgpack.Decoder(Answer)
+_REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_ANSWERS: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

@@ -236,8 +236,8 @@ class Replica:
         if not self.clock.accepts(newest, wall):
             raise SkewError(
                 f"{entry.key!r} is dated {seconds_of(newest) - wall:.1f} s ahead of this node's clock, and "
-                f"{self.clock.max_skew:g} s are allowed (sync.max_clock_skew); set the clocks, of {entry.newest.origin.hex()} "
-                f"or of this node"
+                f"{self.clock.max_skew:g} s are allowed (sync.max_clock_skew); set the clock of "
+                f"{entry.newest.origin.hex()}, or of this node"
             )
 
     def _restate(self, entry: Entry, wall: float, now: float) -> str:

@@ -37,7 +37,7 @@ from dwcp.sync.replica import Replica
 FEW = 64
 """Entries that are listed at once, instead of going down to them: 256 bytes."""
 DENSE = 6
-"""Entries in a node on average, above which looking into it costs fewer bytes than listing it: 18 and four sums less."""
+"""Entries in a node on average, above which looking into it costs fewer bytes than listing it does."""
 ROUND_BYTES = 4 * 2**20
 """Of entries each way in one round; what is left comes with the next one."""
 
