@@ -141,7 +141,7 @@ def test_a_clock_that_is_too_far_ahead_is_named_and_what_it_wrote_is_left_out() 
     assert made.round.clock_offset == pytest.approx(60.0, abs=0.01)
     assert cluster.members[0].replica.get("app/a", cluster.wall(0)) is None
     assert cluster.members[0].replica.views.fresh(cluster.ids[1]) is None, "we do not have all of it"
-    assert cluster.members[0].replica.refusals.counts == {"clock-skew": 1}
+    assert cluster.members[0].replica.refusals.counts == {"clock": 1}
     cluster.now += 50.0
     cluster.exchange(0, 1)
     assert cluster.members[0].replica.get("app/a", cluster.wall(0)) is not None, "its time has come"

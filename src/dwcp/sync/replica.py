@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from dwcp.errors import DwcpError, NotFoundError, ProtocolError, RefusedError, UsageError
+from dwcp.errors import DwcpError, NotFoundError, RefusedError, UsageError
 from dwcp.sync import crdt, lww, mvcc
 from dwcp.sync.clock import HybridClock, seconds_of
 from dwcp.sync.crdt import Edit
@@ -41,7 +41,6 @@ MAX_COLLECTED = 100_000
 REMEMBERED = 3600.0
 """Seconds for which a tombstone that was collected here is not taken back from those who have not done so yet."""
 MAX_CLIENTS = 10_000
-MAX_SKEWED = 100
 
 
 @dataclass(slots=True)
@@ -113,6 +112,10 @@ class Replica:
         """As it is kept, tombstones included."""
         return self._entries.get(key)
 
+    def states(self) -> Iterator[tuple[str, Entry]]:
+        """All that is kept."""
+        yield from self._entries.items()
+
     def take_changes(self) -> dict[str, Entry | None]:
         """What has changed since the last call, by key; None for what was forgotten."""
         changed, self._changed = self._changed, {}
@@ -154,7 +157,7 @@ class Replica:
             raise NotFoundError(f"nothing is at {key!r}")
         stamp = self.clock.stamp(wall)
         if before.kind is Kind.CRDT:
-            return crdt.clear(key, before, self._client(key), self.node, stamp)
+            return self._with_room(crdt.clear(key, before, self._client(key), self.node, stamp))
         return self._version(key, before.kind, before, Version(self.node, stamp, b"", deleted=True), replaces)
 
     def propose_edits(self, key: str, edits: list[Edit], wall: float) -> Entry:
@@ -165,14 +168,17 @@ class Replica:
         entry = crdt.write(key, before, edits, self._client(key), self.node, self.clock.stamp(wall))
         if size(entry) > MAX_ENTRY:
             raise UsageError(f"{key!r} would have {size(entry)} bytes; a document has at most {MAX_ENTRY}")
-        return entry
+        return self._with_room(entry)
 
     def accept(self, entry: Entry, now: float) -> None:
-        """What was proposed counts. Raises RefusedError where there is no room."""
+        """What was proposed counts, if nothing else was done to the replica meanwhile."""
+        self._put(entry, now)
+
+    def _with_room(self, entry: Entry) -> Entry:
         full = self._full(entry)
         if full:
             raise RefusedError(full)
-        self._put(entry, now)
+        return entry
 
     def _own(self, key: str) -> Entry | None:
         """What is at a key that this node may write. Raises UsageError, RefusedError."""
@@ -184,7 +190,7 @@ class Replica:
         self, key: str, kind: Kind, before: Entry | None, version: Version, replaces: Collection[Dot] | None
     ) -> Entry:
         if kind is Kind.LWW:
-            return lww.write(key, version)
+            return self._with_room(lww.write(key, version))
         if replaces is None:
             if before is not None and len(before.live) > 1:
                 raise RefusedError(f"{key!r} has {len(before.live)} versions; name those that this one replaces")
@@ -192,7 +198,7 @@ class Replica:
         entry = mvcc.write(key, before, version, replaces)
         if len(entry.versions) > MAX_VERSIONS or size(entry) > MAX_ENTRY:
             raise RefusedError(f"{key!r} has too many versions that nobody has resolved; name those that this replaces")
-        return entry
+        return self._with_room(entry)
 
     def _client(self, key: str) -> int:
         """Never one that this replica had before it lost the document, or was restarted: Yjs counts a writer's edits,
@@ -211,9 +217,12 @@ class Replica:
         found = fingerprint(entry)
         if found == known or found in self._collected:
             return ""
+        ahead = self._ahead(entry, wall)
+        if ahead:
+            self.refusals.add("clock", ahead)
+            return ahead
         try:
             check(entry)
-            self._check_clock(entry, wall)
             if owner_of(entry.key) == self.node:
                 return self._restate(entry, wall, now)
             before = self._entries.get(entry.key)
@@ -231,14 +240,15 @@ class Replica:
         self._put(expired(merged, wall), now)
         return ""
 
-    def _check_clock(self, entry: Entry, wall: float) -> None:
+    def _ahead(self, entry: Entry, wall: float) -> str:
         newest = max([version.stamp for version in entry.versions] + [stamp for _, stamp in entry.context])
-        if not self.clock.accepts(newest, wall):
-            raise SkewError(
-                f"{entry.key!r} is dated {seconds_of(newest) - wall:.1f} s ahead of this node's clock, and "
-                f"{self.clock.max_skew:g} s are allowed (sync.max_clock_skew); set the clock of "
-                f"{entry.newest.origin.hex()}, or of this node"
-            )
+        if self.clock.accepts(newest, wall):
+            return ""
+        return (
+            f"{entry.key!r} is dated {seconds_of(newest) - wall:.1f} s ahead of this node's clock, and "
+            f"{self.clock.max_skew:g} s are allowed (sync.max_clock_skew); set the clock of "
+            f"{entry.newest.origin.hex()}, or of this node"
+        )
 
     def _restate(self, entry: Entry, wall: float, now: float) -> str:
         """Somebody has a state of our own key that we did not write, or have lost: what we say is later."""
@@ -329,22 +339,9 @@ class Replica:
 
     # -- what rounds need ----------------------------------------------------------------------------------------------
 
-    def here(self, level: int, node: int) -> Iterator[tuple[int, str]]:
-        """(fingerprint, key) of what is in a node of the digest."""
-        return self.digest.items(level, node)
-
     def fingerprint_of(self, key: str) -> int | None:
         return self._prints.get(key)
 
     def collected(self) -> Collection[int]:
         """Fingerprints of what must not be asked for again."""
         return self._collected.keys()
-
-
-class SkewError(ProtocolError):
-    """Somebody's clock is too far ahead."""
-
-    code = "clock-skew"
-
-
-__all__ = ["Refusals", "Replica", "SkewError"]

@@ -44,6 +44,8 @@ VERSIONED = "versions"
 """Of a node that keeps versions of what is at a path."""
 ORDERS = "orders"
 """Of a node that sends to others what it is told to."""
+SYNC = "sync"
+"""Of a node that exchanges what it knows of all nodes."""
 TRACES = "traces"
 """Of a node that tells a collector of its transfers."""
 
