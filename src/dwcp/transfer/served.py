@@ -180,7 +180,7 @@ class ServedSession:
     def _synchronise(self, request: m.Sync) -> None:
         sync = self._node.sync
         if sync is None:
-            raise RefusedError(f"node {self._node.identity.node_name!r} does not synchronise (sync.enabled)")
+            raise RefusedError(f"node {self._node.identity.node_name!r} does not synchronise now (sync.enabled)")
         self._channel.send(m.Synced(content=sync.answer(self.peer, self.peer_key, request.content)))
 
     def _about_orders(self, request: m.Order | m.OrderStatus) -> None:
