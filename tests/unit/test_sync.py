@@ -9,10 +9,11 @@ import pytest
 
 from dwcp.errors import NotFoundError, ProtocolError, RefusedError, UsageError
 from dwcp.sync import messages as m
+from dwcp.sync import mvcc
 from dwcp.sync import replica as limits
 from dwcp.sync.clock import COUNTER_BITS, HybridClock, seconds_of, to_stamp
 from dwcp.sync.digest import Digest
-from dwcp.sync.entry import MAX_VALUE, Entry, Kind, Version, encode, fingerprint, owner_of
+from dwcp.sync.entry import MAX_VALUE, Entry, Kind, Version, encode, fingerprint, owner_of, size
 from dwcp.sync.partners import FAN_OUT, Partners
 from dwcp.sync.rounds import Round, answer
 from dwcp.sync.views import Views
@@ -207,6 +208,33 @@ def test_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(cluster.members[1].replica) == 3
     assert "no room" in made.round.incomplete
     assert cluster.members[1].replica.refusals.counts == {"full": 2}
+
+
+def test_what_no_message_could_carry_is_not_merged() -> None:
+    """Each of two states is small enough, and both together are not."""
+    cluster = Cluster(2)
+    for number in range(2):
+        made: Entry | None = None
+        for stamp in range(1, 41):
+            origin = bytes([number + 1, stamp]) + bytes(6)
+            made = mvcc.write("app/a", made, Version(origin, to_stamp(EPOCH) - stamp, b"x"), ())
+        assert made is not None
+        assert not cluster.members[number].replica.take(made, cluster.wall(number), cluster.clock(number))
+    made_round = cluster.exchange(0, 1).round
+    assert "has 80 versions" in made_round.incomplete
+    assert not cluster.converged()
+    entry = cluster.members[0].replica.get("app/a", cluster.wall(0))
+    assert entry is not None
+    cluster.put(0, "app/a", b"resolved", Kind.MVCC, replaces=[version.dot for version in entry.versions])
+    cluster.settle()
+
+
+@pytest.mark.parametrize("value", [b"", b"x" * 10_000])
+def test_sizes_are_not_less_than_what_is_sent(value: bytes) -> None:
+    context = tuple((bytes([number]) * 8, 2**63 - 1) for number in range(5))
+    versions = tuple(Version(bytes([number]) * 8, 2**63 - 1, value, True, 2**63 - 1) for number in range(5))
+    entry = Entry("app/" + "€" * 100, Kind.MVCC, versions, context)
+    assert len(encode(entry)) <= size(entry) <= len(encode(entry)) + 100
 
 
 def test_views_say_how_old_they_are_whatever_clocks_and_delays_there_are() -> None:

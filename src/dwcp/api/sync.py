@@ -6,7 +6,7 @@ Writing needs the token on every listener, loopback included, as what is written
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -133,7 +133,7 @@ async def _delete(view: NodeView, request: Request) -> Response:
     return Json({"key": _key(request)})
 
 
-async def _shown(view: NodeView, get: Any) -> Response:
+async def _shown(view: NodeView, get: Callable[[], Entry]) -> Response:
     def show() -> dict[str, Any]:
         entry = get()
         return entry_document(view.sync, entry, view.sync.names(), _stale(view))

@@ -27,6 +27,10 @@ from dwcp.transfer.sync_session import SyncSession
 
 PATIENCE = 10.0
 """Seconds for each wait in a round, at the most: views are worth something while they are young."""
+LONGEST_PAUSE = 10.0
+"""Seconds before a peer that could not be spoken to is tried again; the first time it is a round, and doubles."""
+ASK_AGAIN = 60.0
+"""Seconds before a peer that takes no part is asked again: it may have been brought up to date."""
 NAMED = 5
 """Peers in a reason, before the others are only counted."""
 
@@ -62,6 +66,10 @@ class SyncComponent(Background):
         self._sessions: dict[str, SyncSession] = {}
         self._threads: dict[str, Apart] = {}
         self._rounds: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, float] = {}
+        """Seconds, of peers that could not be spoken to lately."""
+        self._not_before: dict[str, float] = {}
+        """Monotonic seconds."""
         self._inventory: Mapping[str, object] = {}
         self._inventory_due = 0.0
         self._stale: frozenset[str] = frozenset()
@@ -118,7 +126,7 @@ class SyncComponent(Background):
             self._tell()
             config = self._config()
             known = {name for name, peer in config.peers.items() if peer.address is not None}
-            free = known - set(self._left_alone())
+            free = known - set(self._left_alone()) - {peer for peer, at in self._not_before.items() if began < at}
             chosen = self._partners.choose(sorted(free))
             for peer in chosen:
                 if peer not in self._rounds:
@@ -159,10 +167,14 @@ class SyncComponent(Background):
         session = self._sessions.setdefault(peer, SyncSession(self._server.node, self._shared, peer))
         patience = min(PATIENCE, config.transport.read_timeout)
         try:
-            await self._thread(peer).run(partial(session.exchange, patience))
+            takes_part = await self._thread(peer).run(partial(session.exchange, patience))
+            self._pauses.pop(peer, None)
+            self._not_before[peer] = 0.0 if takes_part else time.monotonic() + ASK_AGAIN
         except DwcpError as error:
             log.debug("an exchange with a peer failed", peer=peer, reason=str(error))
             self._shared.failed(peer, str(error))
+            pause = self._pauses[peer] = min(LONGEST_PAUSE, 2 * self._pauses.get(peer, config.sync.sync_interval / 2))
+            self._not_before[peer] = time.monotonic() + pause
         if config.sync.sync_interval > config.transport.read_timeout / LIVELY:
             # nobody would say signs of life between two rounds
             await self._thread(peer).run(session.close)
@@ -172,7 +184,8 @@ class SyncComponent(Background):
         for peer in peers:
             self._speak(peer, self._thread(peer).run(self._sessions.pop(peer).close))
         for peer in self._threads.keys() - self._config().peers.keys() - self._rounds.keys():
-            del self._threads[peer]
+            for of_peer in (self._threads, self._pauses, self._not_before):
+                of_peer.pop(peer, None)
 
     def _tell(self) -> None:
         """The log knows when a view became too old, and when it was renewed."""

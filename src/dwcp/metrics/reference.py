@@ -56,7 +56,7 @@ class _ExampleState(SharedState):
     @property
     def status(self) -> SyncStatus:
         peer = PeerView("node2", "", 0.0, stale=False, takes_part=True, clock_offset=0.0, error="")
-        return SyncStatus(peers=(peer,), refused={"clock": 0})
+        return SyncStatus(enabled=True, peers=(peer,), refused={"clock": 0})
 
 
 class _Example:

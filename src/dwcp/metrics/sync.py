@@ -10,6 +10,9 @@ from dwcp.transfer.shared_state import SyncStatus
 
 
 def collect(status: SyncStatus) -> Iterator[Metric]:
+    """Nothing where it is not enabled."""
+    if not status.enabled:
+        return
     yield GaugeMetricFamily("dwcp_sync_entries", "Entries, tombstones included.", status.entries)
     yield GaugeMetricFamily(
         "dwcp_sync_tombstones", "Deletions that not everybody is known to have yet.", status.tombstones

@@ -154,8 +154,8 @@ def fingerprint(entry: Entry) -> int:
 
 def size(entry: Entry) -> int:
     """Bytes in MessagePack, or a few more."""
-    values = sum(len(version.value) + 32 for version in entry.versions)
-    return len(entry.key) + 8 + values + 20 * len(entry.context)
+    values = sum(len(version.value) + 40 for version in entry.versions)
+    return len(entry.key.encode()) + 16 + values + 20 * len(entry.context)
 
 
 def in_order(versions: list[Version]) -> tuple[Version, ...]:

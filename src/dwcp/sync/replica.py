@@ -20,6 +20,7 @@ from dwcp.sync.entry import (
     MAX_ENTRY,
     MAX_VALUE,
     MAX_VERSIONS,
+    MAX_WRITERS,
     Dot,
     Entry,
     Kind,
@@ -196,8 +197,6 @@ class Replica:
                 raise RefusedError(f"{key!r} has {len(before.live)} versions; name those that this one replaces")
             replaces = [] if before is None else [known.dot for known in before.versions]
         entry = mvcc.write(key, before, version, replaces)
-        if len(entry.versions) > MAX_VERSIONS or size(entry) > MAX_ENTRY:
-            raise RefusedError(f"{key!r} has too many versions that nobody has resolved; name those that this replaces")
         return self._with_room(entry)
 
     def _client(self, key: str) -> int:
@@ -269,8 +268,10 @@ class Replica:
 
     def _full(self, entry: Entry) -> str:
         before = self._entries.get(entry.key)
-        if size(entry) > MAX_ENTRY:
-            return f"{entry.key!r} has versions of more than {MAX_ENTRY} bytes together; resolve them"
+        if size(entry) > MAX_ENTRY or len(entry.versions) > MAX_VERSIONS:
+            return f"{entry.key!r} has {len(entry.versions)} versions of {size(entry)} bytes together; resolve them"
+        if len(entry.context) > MAX_WRITERS:
+            return f"{entry.key!r} was written by more than {MAX_WRITERS} nodes; delete it, and take another key"
         if before is None and len(self._entries) >= MAX_COUNT:
             return f"there are {MAX_COUNT} entries already, and no room for {entry.key!r}"
         if self.bytes + size(entry) - (size(before) if before else 0) > MAX_TOTAL:

@@ -223,11 +223,8 @@ class SharedState:
             for namespace, document in said.items():
                 key, value = f"{namespace}/{replica.node.hex()}", _fitting(document)
                 before = replica.get(key, now)
-                if (
-                    before is None
-                    or before.newest.value != value
-                    or before.newest.expires < (now + LIFETIME / 2) * 1000
-                ):
+                renew_at = int((now + LIFETIME / 2) * 1000)
+                if before is None or before.newest.value != value or before.newest.expires < renew_at:
                     replica.accept(replica.propose(key, value, Kind.LWW, now, lifetime=LIFETIME), time.monotonic())
             self._save(replica)
 
@@ -248,7 +245,9 @@ class SharedState:
         """`transfer.node.Synchroniser`."""
         request = messages.decode_request(content)
         with self._using() as replica:
-            self._peers.setdefault(peer, PeerState()).id = id_of_key(key)
+            if peer in self._peers:
+                # others that an authority vouches for count as those that were heard of
+                self._peers[peer].id = id_of_key(key)
             answered = rounds.answer(replica, request, time.time(), time.monotonic())
             if self._save(replica) and answered.learned is not None:
                 replica.views.learn(*answered.learned)
@@ -313,7 +312,7 @@ class SharedState:
         members, met = set(), True
         for name, peer in config.peers.items():
             state = self._peers.setdefault(name, PeerState())
-            if state.id is None and peer.fingerprint != BY_AUTHORITY:
+            if peer.fingerprint != BY_AUTHORITY:
                 state.id = id_of(peer.fingerprint)
             if state.takes_part is False or (peer.address is None and state.id not in replica.views.known()):
                 continue

@@ -21,29 +21,30 @@ class SyncSession:
         self._mark = 0
         """Of the peer, from the newest round in the session."""
 
-    def exchange(self, patience: float) -> None:
-        """One round; how it went is told to the shared state. `patience`: seconds for each wait.
+    def exchange(self, patience: float) -> bool:
+        """One round; how it went is told to the shared state. False where the peer takes no part. `patience`: seconds
+        for each wait.
 
         Raises a DwcpError; a session that had ended since the round before is made anew first.
         """
         kept = self._session is not None
         try:
-            self._round(patience)
+            return self._round(patience)
         except TemporaryError:
             self.close()
             if not kept:
                 raise
-            self._round(patience)
+            return self._round(patience)
         except DwcpError:
             self.close()
             raise
 
-    def _round(self, patience: float) -> None:
+    def _round(self, patience: float) -> bool:
         session = self._open(patience)
         if SYNC not in session.features:
             self._shared.takes_no_part(self.peer, session.peer_key)
             self.close()
-            return
+            return False
         link = session.channel.link
         before = link.wire_bytes()
         round_, first = self._shared.begin(self._mark)
@@ -53,6 +54,7 @@ class SyncSession:
         self._mark = round_.mark
         sent, received = (now - then for now, then in zip(link.wire_bytes(), before, strict=True))
         self._shared.ended(self.peer, round_, session.peer_key, sent, received)
+        return True
 
     def _open(self, patience: float) -> Dialled:
         if self._session is None:
