@@ -212,6 +212,29 @@ _STATUS = obj(
     others=_NUMBERS,
     failure="string",
 )
+_WRITTEN = {
+    "type": "object",
+    "properties": {
+        "value": {"description": "Any JSON."},
+        "expires_in": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST, "description": "Seconds."},
+        "replaces": {"type": "array", "items": {"type": "string"}, "description": "Ids of versions."},
+    },
+    "required": ["value"],
+    "additionalProperties": False,
+}
+_EDITED = {
+    "type": "object",
+    "properties": {
+        "edits": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"edit": {"enum": crdt.NAMES}}, "required": ["edit"]},
+            "minItems": 1,
+            "maxItems": crdt.MAX_EDITS,
+        }
+    },
+    "required": ["edits"],
+    "additionalProperties": False,
+}
 _KEY = {"key": Parameter("app/NAME of an application; NAMESPACE/NODE of what a node says of itself", required=True)}
 _REPLACES = Parameter("ids of the versions that are meant, with commas; without, the one that is there")
 _OFF = "synchronisation is not enabled, or the disk cannot be used"
@@ -242,6 +265,7 @@ ENDPOINTS = (
         _ENTRY,
         {400: _BAD, 403: _HELD, 409: _OFF},
         _KEY,
+        body=_WRITTEN,
         secret=True,
     ),
     Endpoint(
@@ -252,6 +276,7 @@ ENDPOINTS = (
         _ENTRY,
         {400: _BAD, 403: _HELD, 409: _OFF},
         _KEY,
+        body=_EDITED,
         secret=True,
     ),
     Endpoint(

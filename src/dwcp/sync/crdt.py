@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -85,6 +85,7 @@ class Cut(Struct, tag="cut", tag_field="edit", forbid_unknown_fields=True):
 
 
 Edit: TypeAlias = SetKey | RemoveKey | Add | Remove | Increment | Insert | Cut
+NAMES = [str(kind.__struct_config__.tag) for kind in get_args(Edit)]
 _EDITS: msgspec.json.Decoder[list[Edit]] = msgspec.json.Decoder(
     Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)]
 )
