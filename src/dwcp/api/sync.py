@@ -20,7 +20,7 @@ from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.sync import crdt
 from dwcp.sync.clock import seconds_of
-from dwcp.sync.entry import ID_SIZE, MAX_VALUE, Dot, Entry, Kind, Version
+from dwcp.sync.entry import ID_SIZE, MAX_KEY, MAX_VALUE, Dot, Entry, Kind, Version
 from dwcp.transfer.shared_state import SharedState
 
 MAX_BODY = 2 * MAX_VALUE
@@ -212,12 +212,13 @@ _STATUS = obj(
     others=_NUMBERS,
     failure="string",
 )
+_VERSION_ID = {"type": "string", "pattern": "^[0-9a-f]{1,16}-[0-9a-f]{16}$"}
 _WRITTEN = {
     "type": "object",
     "properties": {
         "value": {"description": "Any JSON."},
         "expires_in": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST, "description": "Seconds."},
-        "replaces": {"type": "array", "items": {"type": "string"}, "description": "Ids of versions."},
+        "replaces": {"type": "array", "items": _VERSION_ID, "description": "Versions that this one replaces."},
     },
     "required": ["value"],
     "additionalProperties": False,
@@ -227,7 +228,7 @@ _EDITED = {
     "properties": {
         "edits": {
             "type": "array",
-            "items": {"type": "object", "properties": {"edit": {"enum": crdt.NAMES}}, "required": ["edit"]},
+            "items": {"anyOf": [msgspec.json.schema(kind)["$defs"][kind.__name__] for kind in crdt.EDITS]},
             "minItems": 1,
             "maxItems": crdt.MAX_EDITS,
         }
@@ -235,8 +236,18 @@ _EDITED = {
     "required": ["edits"],
     "additionalProperties": False,
 }
-_KEY = {"key": Parameter("app/NAME of an application; NAMESPACE/NODE of what a node says of itself", required=True)}
-_REPLACES = Parameter("ids of the versions that are meant, with commas; without, the one that is there")
+_KEY = {
+    "key": Parameter(
+        "app/NAME of an application; NAMESPACE/NODE of what a node says of itself",
+        {"type": "string", "pattern": "^[^/]+/.+$", "maxLength": MAX_KEY},
+        required=True,
+    )
+}
+_OURS = {"key": Parameter("app/NAME", {"type": "string", "pattern": "^app/.+$", "maxLength": MAX_KEY}, required=True)}
+_REPLACES = Parameter(
+    "ids of the versions that are meant, with commas; without, the one that is there",
+    {"type": "string", "pattern": "^[0-9a-f]{1,16}-[0-9a-f]{16}(,[0-9a-f]{1,16}-[0-9a-f]{16})*$"},
+)
 _OFF = "synchronisation is not enabled, or the disk cannot be used"
 _BAD = "it cannot be meant"
 _HELD = "somebody else's, or there is no room, or there are versions that have to be named"
@@ -264,7 +275,7 @@ ENDPOINTS = (
         "`replaces` (ids of the versions that it is written instead of)",
         _ENTRY,
         {400: _BAD, 403: _HELD, 409: _OFF},
-        _KEY,
+        _OURS,
         body=_WRITTEN,
         secret=True,
     ),
@@ -275,7 +286,7 @@ ENDPOINTS = (
         "Edit a document of an application (crdt): the body has `edits`",
         _ENTRY,
         {400: _BAD, 403: _HELD, 409: _OFF},
-        _KEY,
+        _OURS,
         body=_EDITED,
         secret=True,
     ),
@@ -286,7 +297,7 @@ ENDPOINTS = (
         "Delete an entry of an application",
         obj(key="string"),
         {400: _BAD, 403: _HELD, 404: "nothing is there", 409: _OFF},
-        {**_KEY, "replaces": _REPLACES},
+        {**_OURS, "replaces": _REPLACES},
         secret=True,
     ),
     Endpoint(

@@ -60,9 +60,9 @@ def list_entries(prefix: str, as_json: bool, files: Files, overrides: Overrides)
 @as_json_flag
 @configured
 def get(key: str, as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Print the value at KEY; where there are several versions, each with its id.
+    """Print the value at KEY.
 
-    Exit code 3 where nothing is there.
+    Where there are several versions, each with its id. Exit code 3 where nothing is there.
     """
     entry = ask_manager(load(files, overrides), "GET", _path("entry", key))
     if as_json:
@@ -109,11 +109,11 @@ def put(
 @as_json_flag
 @configured
 def edit(key: str, edits: str, as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Edit the document at KEY (crdt): EDITS is a JSON list.
+    """Edit the document at KEY (crdt).
 
-    Of {"edit": "set-key", "key": K, "value": V}, {"edit": "remove-key", "key": K}, {"edit": "add", "member": M},
-    {"edit": "remove", "member": M}, {"edit": "increment", "by": N}, {"edit": "insert", "at": N, "text": T} and
-    {"edit": "cut", "at": N, "count": N}.
+    EDITS is a JSON list of {"edit": "set-key", "key": K, "value": V}, {"edit": "remove-key", "key": K},
+    {"edit": "add", "member": M}, {"edit": "remove", "member": M}, {"edit": "increment", "by": N}, {"edit": "insert",
+    "at": N, "text": T} and {"edit": "cut", "at": N, "count": N}.
     """
     try:
         body = {"edits": json.loads(edits)}
@@ -137,7 +137,10 @@ def delete(key: str, versions: tuple[str, ...], files: Files, overrides: Overrid
 @as_json_flag
 @configured
 def history(key: str, as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Show what KEY was, newest first, as far as this node saw it (sync.enable_versioning)."""
+    """Show what KEY was, newest first.
+
+    As far as this node saw it, and remembers it (sync.enable_versioning).
+    """
     for past in ask_manager(load(files, overrides), "GET", _path("history", key)):
         if as_json:
             click.echo(json.dumps(past))
@@ -150,7 +153,7 @@ def history(key: str, as_json: bool, files: Files, overrides: Overrides) -> None
 @as_json_flag
 @configured
 def status(as_json: bool, files: Files, overrides: Overrides) -> None:
-    """Show how old the view of each peer is, and what the exchanges cost."""
+    """Show how old the view of each peer is."""
     found = ask_manager(load(files, overrides), "GET", "/sync")
     if as_json:
         click.echo(json.dumps(found))

@@ -85,7 +85,7 @@ class Cut(Struct, tag="cut", tag_field="edit", forbid_unknown_fields=True):
 
 
 Edit: TypeAlias = SetKey | RemoveKey | Add | Remove | Increment | Insert | Cut
-NAMES = [str(kind.__struct_config__.tag) for kind in get_args(Edit)]
+EDITS: tuple[type[Struct], ...] = get_args(Edit)
 _EDITS: msgspec.json.Decoder[list[Edit]] = msgspec.json.Decoder(
     Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)]
 )

@@ -200,21 +200,18 @@ class SharedState:
         self, key: str, value: bytes, *, lifetime: float | None = None, replaces: Collection[Dot] | None = None
     ) -> Entry:
         """As `Replica.propose`; durable when it returns."""
-        _only_for_applications(key)
         kind = KINDS[self._config().sync.conflict_resolution]
         return self._write(
-            lambda replica: replica.propose(key, value, kind, time.time(), lifetime=lifetime, replaces=replaces)
+            key, lambda replica: replica.propose(key, value, kind, time.time(), lifetime=lifetime, replaces=replaces)
         )
 
     def edit(self, key: str, edits: list[Edit]) -> Entry:
         """As `Replica.propose_edits`."""
-        _only_for_applications(key)
-        return self._write(lambda replica: replica.propose_edits(key, edits, time.time()))
+        return self._write(key, lambda replica: replica.propose_edits(key, edits, time.time()))
 
     def delete(self, key: str, *, replaces: Collection[Dot] | None = None) -> Entry:
         """As `Replica.propose_deletion`."""
-        _only_for_applications(key)
-        return self._write(lambda replica: replica.propose_deletion(key, time.time(), replaces=replaces))
+        return self._write(key, lambda replica: replica.propose_deletion(key, time.time(), replaces=replaces))
 
     def publish(self, said: Mapping[str, Mapping[str, object]]) -> None:
         """What this node says of itself, by namespace. Only what has changed, or would expire soon, is written."""
@@ -228,8 +225,10 @@ class SharedState:
                     replica.accept(replica.propose(key, value, Kind.LWW, now, lifetime=LIFETIME), time.monotonic())
             self._save(replica)
 
-    def _write(self, propose: Callable[[Replica], Entry]) -> Entry:
+    def _write(self, key: str, propose: Callable[[Replica], Entry]) -> Entry:
         with self._using() as replica:
+            if owner_of(key) is not None:
+                raise UsageError(f"{key!r} is what a node says of itself; applications write app/NAME")
             entry = propose(replica)
             self._unsaved.update(replica.take_changes())
             versioning = self._config().sync.enable_versioning
@@ -397,11 +396,6 @@ def id_of(fingerprint: str) -> bytes:
 
 def id_of_key(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()[:ID_SIZE]
-
-
-def _only_for_applications(key: str) -> None:
-    if owner_of(key) is not None:
-        raise UsageError(f"{key!r} is what a node says of itself; applications write app/NAME")
 
 
 def _fitting(document: Mapping[str, object]) -> bytes:
