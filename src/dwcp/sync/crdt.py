@@ -87,7 +87,9 @@ class Cut(Struct, tag="cut", tag_field="edit", forbid_unknown_fields=True):
 Edit: TypeAlias = SetKey | RemoveKey | Add | Remove | Increment | Insert | Cut
 EDITS: tuple[type[Struct], ...] = get_args(Edit)
 _EDITS: msgspec.json.Decoder[list[Edit]] = msgspec.json.Decoder(
-    Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)]
+    # to JSON 1.0 is an integer too
+    Annotated[list[Edit], Meta(min_length=1, max_length=MAX_EDITS)],
+    strict=False,
 )
 
 
