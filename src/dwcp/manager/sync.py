@@ -173,11 +173,19 @@ class SyncComponent(Background):
         except DwcpError as error:
             log.debug("an exchange with a peer failed", peer=peer, reason=str(error))
             self._shared.failed(peer, str(error))
-            pause = self._pauses[peer] = min(LONGEST_PAUSE, 2 * self._pauses.get(peer, config.sync.sync_interval / 2))
-            self._not_before[peer] = time.monotonic() + pause
+            self._put_off(peer)
+        except Exception as error:  # a fault of our own must not end the exchanges with the others
+            log.exception("an exchange with a peer failed", peer=peer)
+            self._shared.failed(peer, str(error) or type(error).__name__)
+            self._put_off(peer)
         if config.sync.sync_interval > config.transport.read_timeout / LIVELY:
             # nobody would say signs of life between two rounds
             await self._thread(peer).run(session.close)
+
+    def _put_off(self, peer: str) -> None:
+        first = self._config().sync.sync_interval
+        pause = self._pauses[peer] = min(LONGEST_PAUSE, max(first, 2 * self._pauses.get(peer, 0.0)))
+        self._not_before[peer] = time.monotonic() + pause
 
     def _let_go(self, peers: Collection[str]) -> None:
         """Ends the sessions with those who are not spoken to for a while."""

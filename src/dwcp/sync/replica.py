@@ -196,8 +196,7 @@ class Replica:
             if before is not None and len(before.live) > 1:
                 raise RefusedError(f"{key!r} has {len(before.live)} versions; name those that this one replaces")
             replaces = [] if before is None else [known.dot for known in before.versions]
-        entry = mvcc.write(key, before, version, replaces)
-        return self._with_room(entry)
+        return self._with_room(mvcc.write(key, before, version, replaces))
 
     def _client(self, key: str) -> int:
         """Never one that this replica had before it lost the document, or was restarted: Yjs counts a writer's edits,
@@ -293,8 +292,8 @@ class Replica:
             moment = now if stable is None else stable
             for key in [key for key, since in self._tombstones.items() if since < moment]:
                 self._forget(key, now)
-        for found in [found for found, since in self._collected.items() if now - since > REMEMBERED]:
-            del self._collected[found]
+        while self._collected and now - self._collected[oldest := next(iter(self._collected))] > REMEMBERED:
+            del self._collected[oldest]
 
     # -- the table -----------------------------------------------------------------------------------------------------
 
