@@ -425,7 +425,7 @@ def test_the_document_is_openapi(document: dict[str, Any]) -> None:
         assert path.startswith("/")
         templated = set(re.findall(r"{(\w+)}", path))
         for method, operation in item.items():
-            assert method in {"get", "post", "delete"}
+            assert method in {"get", "post", "put", "delete"}
             assert operation["summary"]
             parameters = operation.get("parameters", [])
             assert {p["name"] for p in parameters if p["in"] == "path" and p["required"] is True} == templated

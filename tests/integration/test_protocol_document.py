@@ -21,6 +21,8 @@ from dwcp.errors import DwcpError
 from dwcp.hde import codecs, dictionary, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
+from dwcp.sync import digest, entry, mvcc
+from dwcp.sync import messages as sync_messages
 from dwcp.transfer import dictionaries, receiver, session, source, work
 from dwcp.wire import frames, handshake, paths, tree
 from dwcp.wire import messages as m
@@ -375,6 +377,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.VERSIONED,
         handshake.PAUSE,
         handshake.ORDERS,
+        handshake.SYNC,
         handshake.TRACES,
         handshake.READ,
     )
@@ -441,9 +444,38 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
         "blake3 root": blake3.root(blake3.digest(b"hello"), 5),
         "blake3 zero leaf": hashes.zero_digest("blake3", 2**20),
         "base index": index.pack_index(index.page_hashes(page), iter([chunk])),
+        **sync_vectors(),
     }
     assert minimal_peer.frame(m.Ping.kind, {}) == documented["ping frame"]
     assert minimal_peer.frame(m.Block.kind, [1, 0, 5, 0, b"", [], 5], b"hello") == documented["block frame"]
+
+
+def sync_vectors() -> dict[str, bytes]:
+    node, stamp = b"\x11" * 8, (1000 << 16) + 1
+    made = mvcc.write("app/a", None, entry.Version(node, stamp, b"1"), ())
+    found = entry.fingerprint(made)
+    root_ = found.to_bytes(8, "big")
+    return {
+        "sync entry": entry.encode(made),
+        "sync fingerprint": root_,
+        "sync place": digest.place_of("app/a").to_bytes(2, "big"),
+        "sync item": digest.pack_hashes([digest.salted(found, 5)]),
+        "sync ours": digest.pack_rival("app/a", stamp),
+        "sync hail": sync_messages.encode(sync_messages.Hail(5, root_, b"\x22" * 8 + b"\0\0\0\x0a")),
+    }
+
+
+def test_the_table_of_synchronisation_is_the_code() -> None:
+    documented = {int(number): (name, elements) for number, name, elements in rows("## Synchronisation", 3)}
+    coded = {}
+    for message in (*sync_messages.Request.__args__, *sync_messages.Answer.__args__):
+        elements = []
+        for field in msgspec.structs.fields(message):
+            default = field.default
+            shown = str(default).lower() if isinstance(default, int) else "empty"
+            elements.append(field.name if default is msgspec.NODEFAULT else f"{field.name} = {shown}")
+        coded[message.__struct_config__.tag] = (message.__name__.lower(), ", ".join(elements))
+    assert documented == coded
 
 
 def test_the_chunker_in_the_document_is_the_code() -> None:

@@ -13,11 +13,11 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
 
-import msgspec
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dwcp.api.bodies import read_object
 from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.load import as_written
 from dwcp.config.model import NODE_NAME
@@ -86,7 +86,7 @@ async def _workload(view: NodeView, request: Request) -> Response:
 
 
 async def _add_workload(view: NodeView, request: Request) -> Response:
-    body = await _body(request)
+    body = await read_object(request, MAX_BODY)
     name = body.pop("name", None)
     if not isinstance(name, str):
         raise UsageError("name is missing, or no text")
@@ -157,7 +157,7 @@ async def _job(view: NodeView, request: Request) -> Response:
 
 
 async def _add_job(view: NodeView, request: Request) -> Response:
-    body = await _body(request)
+    body = await read_object(request, MAX_BODY)
     unknown = body.keys() - JOB_KEYS
     if unknown:
         raise UsageError(f"unknown: {', '.join(sorted(unknown))}; a job has {', '.join(JOB_KEYS)}")
@@ -182,19 +182,6 @@ def _job_id(request: Request) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise NotFoundError(f"no job {text!r}; jobs have numbers")
     return int(text)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """Raises UsageError for what is no JSON object, or too long."""
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
-            raise UsageError(f"the body has more than {MAX_BODY} bytes")
-    try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise UsageError(f"the body is no JSON object: {error}") from error
 
 
 def _body_schema(required: dict[str, dict[str, Any]], leave_out: Collection[str]) -> dict[str, Any]:

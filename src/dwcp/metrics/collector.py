@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dwcp.metrics import workloads
+from dwcp.metrics import sync, workloads
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
@@ -48,6 +48,7 @@ class NodeCollector(Collector):
         yield from self._transfers()
         yield from self._links()
         yield from workloads.collect(self._view.config, self._view.workloads.status, time.time())
+        yield from sync.collect(self._view.sync.status)
 
     def _links(self) -> Iterator[Metric]:
         rate = GaugeMetricFamily(

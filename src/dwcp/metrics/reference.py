@@ -29,6 +29,7 @@ from dwcp.transfer.board import Board, Role, TransferStatus
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.node import Node
 from dwcp.transfer.pool import PoolStatus
+from dwcp.transfer.shared_state import PeerView, SharedState, SyncStatus
 from dwcp.workloads.coordinator import Workloads, WorkloadStatus
 
 _HEAD = """# Metrics
@@ -49,6 +50,15 @@ class _ExampleWorkloads(Workloads):
         return WorkloadStatus({"db": Known("db", 0.0, 0.0, 0.0, paused=False)}, [], ended={JobState.DONE: 0})
 
 
+class _ExampleState(SharedState):
+    """One with a peer."""
+
+    @property
+    def status(self) -> SyncStatus:
+        peer = PeerView("node2", "", 0.0, stale=False, takes_part=True, clock_offset=0.0, error="")
+        return SyncStatus(enabled=True, peers=(peer,), refused={"clock": 0})
+
+
 class _Example:
     """A node with one of everything, so that every metric shows its labels."""
 
@@ -65,6 +75,10 @@ class _Example:
     @property
     def workloads(self) -> Workloads:
         return _ExampleWorkloads(lambda: self.config, self._no_node, tuple, untold)
+
+    @property
+    def sync(self) -> SharedState:
+        return _ExampleState(lambda: self.config)
 
     def _no_node(self) -> Node:
         raise NotFoundError("an example has no node")

@@ -17,6 +17,7 @@ from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
+from dwcp.transfer.shared_state import SharedState
 from dwcp.workloads.coordinator import Workloads
 
 
@@ -50,6 +51,11 @@ class NodeView(Protocol):
     @property
     def workloads(self) -> Workloads:
         """Its `status` is cheap; its requests are awaited."""
+        ...
+
+    @property
+    def sync(self) -> SharedState:
+        """What is known of all nodes. Its `status` is cheap; all else blocks, and may be called from any thread."""
         ...
 
     async def add_workload(self, name: str, workload: WorkloadSection) -> None:

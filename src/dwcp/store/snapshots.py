@@ -35,7 +35,7 @@ DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
     {
-        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders"),
+        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "sync"),
         *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
     }
 )

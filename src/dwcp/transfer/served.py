@@ -156,6 +156,8 @@ class ServedSession:
                     self._answer(partial(self._about_versions, message))
                 case m.Order() | m.OrderStatus():
                     self._answer(partial(self._about_orders, message))
+                case m.Sync():
+                    self._answer(partial(self._synchronise, message))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -177,6 +179,12 @@ class ServedSession:
             answer_about_versions(request, root, target, self._channel, self.peer)
         finally:
             root.close()
+
+    def _synchronise(self, request: m.Sync) -> None:
+        sync = self._node.sync
+        if sync is None:
+            raise RefusedError(f"node {self._node.identity.node_name!r} does not synchronise now (sync.enabled)")
+        self._channel.send(m.Synced(content=sync.answer(self.peer, self.peer_key, request.content)))
 
     def _about_orders(self, request: m.Order | m.OrderStatus) -> None:
         orders = self._node.orders

@@ -36,6 +36,7 @@ Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 MAX_FILL = 64 * 1024
 Fill: TypeAlias = Annotated[bytes, Meta(max_length=MAX_FILL)]
+SyncContent: TypeAlias = Annotated[bytes, Meta(max_length=192 * 1024)]
 Run: TypeAlias = tuple[Index, Index]
 MAX_RUNS = 8192
 """Of [first, count] pairs in one list: two such lists still fit a head."""
@@ -346,6 +347,20 @@ class Ordered(Message):
         self.reason = printable(self.reason, MAX_TEXT)
 
 
+class Sync(Message):
+    """What one node asks another about what both know of all nodes; see `dwcp.sync.messages`."""
+
+    kind = 57
+    content: SyncContent
+
+
+class Synced(Message):
+    """Answer to SYNC."""
+
+    kind = 58
+    content: SyncContent
+
+
 # -- sender to receiver ------------------------------------------------------------------------------------------------
 
 
@@ -581,6 +596,7 @@ MESSAGES: dict[int, type[Message]] = {
         *(List, Listing, Read, Content, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
+        *(Sync, Synced),
         *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment, Dictionary),
         *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes, Pause),
     )
