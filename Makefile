@@ -12,7 +12,7 @@ SOAK_FUZZ ?= 120
 SOAK_AGREEMENT ?= 600
 
 .PHONY: run run-cluster stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
-.PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-trees bench-wan
+.PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-sync bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
@@ -47,6 +47,7 @@ soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; roo
 	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.agreement --seconds $(SOAK_AGREEMENT) --seeds 3 $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.connections
+	$(BIN)/python -m tests.soak.sync $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench-loopback: $(VENV)/dev.stamp  ## file to file on loopback beside iperf3 and rsync
@@ -69,6 +70,9 @@ bench-idle: $(VENV)/dev.stamp  ## what a node with 20 peers takes when nothing i
 
 bench-scrape: $(VENV)/dev.stamp  ## how long a scrape of a node with 100 peers takes
 	$(BIN)/python -m bench.scrape
+
+bench-sync: $(VENV)/dev.stamp  ## updates merged per second on one core, and bytes of rounds
+	$(BIN)/python -m bench.sync
 
 bench-wan: $(VENV)/dev.stamp  ## over emulated long links beside the usual tools (root; DWCP_WANLINK where netem is not)
 	scripts/install-test-tools.sh peers

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import delta_peers
 from bench.delta_peers import Figures
 from bench.pairs import CACHE, MIB, PAIRS, Pair, UnavailableError
-from bench.plot import bars
+from bench.plot import Group
 from bench.report import Row, finish
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 1))
@@ -66,8 +66,7 @@ def main() -> int:
     if not pairs:
         print("no pair could be made:", *notes, sep="\n")
         return 2
-    bars("delta", [_bars(pair, results[pair.name]) for pair in pairs])
-    return finish("delta", list(_rows(pairs, results)), notes)
+    return finish("delta", list(_rows(pairs, results)), notes, [_group(pair, results[pair.name]) for pair in pairs])
 
 
 def _wanted(variable: str, name: str) -> bool:
@@ -91,10 +90,10 @@ def _measure(pair: Pair, name: str, run: delta_peers.Run, figures: dict[str, Fig
     print(f"{pair.name}, {name}: {new.size / 1e6:.3f} MB, {new.encode:.2f} s, cpu {new.cpu:.2f} s{back}", flush=True)
 
 
-def _bars(pair: Pair, figures: dict[str, Figures]) -> tuple[str, float, dict[str, float]]:
+def _group(pair: Pair, figures: dict[str, Figures]) -> Group:
     megabytes = {name: of.size / 1e6 for name, of in figures.items()}
-    title = f"{pair.name}, {pair.new.stat().st_size / 1e6:.0f} MB: MB on the wire"
-    return title, max(*megabytes.values(), 0.001), megabytes
+    title = f"{pair.name}, {pair.new.stat().st_size / 1e6:.0f} MB: on the wire"
+    return Group(title, "MB", max(*megabytes.values(), 0.001), megabytes)
 
 
 def _rows(pairs: list[Pair], results: Results) -> Iterator[Row]:

@@ -8,9 +8,7 @@ Everything that is tuned is tuned on the training series. MAE is over all foreca
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import time
 from collections import defaultdict
@@ -22,8 +20,8 @@ import numpy as np
 
 from bench import forecast_baselines as baselines
 from bench.forecast_cases import CASES, Case, Job, Rates, jobs, strung
-from bench.plot import bars
-from bench.report import RESULTS
+from bench.plot import Group
+from bench.report import Table, publish
 from dwcp.errors import DwcpError
 from dwcp.forecast.arima import Arima
 from dwcp.forecast.distribution import Model
@@ -266,7 +264,7 @@ def main() -> int:
     ]
     document: list[dict[str, object]] = []
     met, held, asked = True, 0, 0
-    plots = []
+    groups, tables = [], []
     for case in CASES:
         chosen = list(jobs(case, series))
         train = [job for job in chosen if job.series.role == "train"]
@@ -279,7 +277,8 @@ def main() -> int:
         document.append(kept)
         held, asked = held + covered.held, asked + covered.asked
         met &= fine
-        plots.append((f"{case.name}: error, percent of the last value's", 130.0, _figures(kept)))
+        groups.append(Group(f"{case.name}: error, percent of the last value's", "%", 130.0, _figures(kept)))
+        tables.append(_table(kept))
     if asked:
         inside = POOLED_COVERAGE[0] <= held / asked <= POOLED_COVERAGE[1]
         met &= inside
@@ -290,11 +289,8 @@ def main() -> int:
     print(
         f"\none forecast of the network: {single:.2f} ms, at most {MOST_MILLISECONDS:g}: {'met' if fast else 'MISSED'}"
     )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release()}
-    text = json.dumps({"name": "forecast", "machine": machine, "milliseconds": single, "cases": document}, indent=2)
-    (RESULTS / "forecast.json").write_text(text + "\n")
-    bars("forecast", plots, lambda figure, _: f"{figure:.0f}%")
+    headline = f"{'Every goal is met' if met and fast else 'A goal is missed'}; one forecast takes {single:.2f} ms."
+    publish("forecast", headline, {"milliseconds": single, "cases": document}, groups, tables)
     return int(not (met and fast))
 
 
@@ -303,6 +299,18 @@ def _figures(kept: dict[str, object]) -> dict[str, float]:
     assert isinstance(methods, list)
     shown = {row["name"]: row["mae_over_last"] * 100 for row in methods if row["name"] != "dwcp last"}
     return {"dwcp" if name == "dwcp auto" else name: figure for name, figure in shown.items()}
+
+
+def _table(kept: dict[str, object]) -> Table:
+    methods = kept["methods"]
+    assert isinstance(methods, list)
+    columns = ("mae_over_last", "mae_over_ewma", "winkler_over_ewma", "covered", "width_mbps", "milliseconds")
+    cells = [
+        (str(row["name"]), *(f"{row[key]:.3f}" if row.get(key) is not None else "" for key in columns))
+        for row in methods
+    ]
+    head = ("method", "error / last value", "error / EWMA", "Winkler / EWMA", "covered", "width, Mbit/s", "ms")
+    return Table(str(kept["case"]), head, cells)
 
 
 if __name__ == "__main__":

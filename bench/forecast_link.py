@@ -28,7 +28,8 @@ import yaml
 from bench.emulated import RECEIVER, RECEIVER_HOST, SENDER, SENDER_HOST, NoLinkError, Profile, inside, link
 from bench.forecast_cases import strung
 from bench.peers import server
-from bench.report import RESULTS
+from bench.plot import Group
+from bench.report import Table, publish
 from dwcp.prediction.traces import Series, read
 from dwcp.store.identity import load_or_create
 
@@ -172,11 +173,18 @@ def _tell(sent: list[Sent]) -> None:
             figures[f"seconds {way}, mean"] = statistics.fmean(times)
     for name, figure in figures.items():
         print(f"{name:<36}{figure:>8.2f}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"name": "forecast-link", "figures": figures, "sent": [asdict(entry) for entry in sent]}, indent=2
+    times = {name: figure for name, figure in figures.items() if name.startswith("seconds")}
+    shares = {name: 100 * figure for name, figure in figures.items() if name not in times}
+    publish(
+        "forecast-link",
+        f"{len(sent)} transfers over one changing link.",
+        {"figures": figures, "sent": [asdict(entry) for entry in sent]},
+        [
+            Group("what a transfer takes", "s", max(times.values(), default=0.0), times),
+            Group("the forecast of it", "%", 100.0, shares),
+        ],
+        [Table("Figures", ("what", ""), [(name, f"{figure:.2f}") for name, figure in figures.items()])],
     )
-    (RESULTS / "forecast-link.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import yaml
 
 from bench.emulated import RECEIVER, RECEIVER_HOST, SENDER, SENDER_HOST, NoLinkError, Profile, inside, link
 from bench.peers import PEERS, Job, Peer, server, timed
-from bench.plot import bars
+from bench.plot import Group
 from bench.report import Row, finish
 from dwcp.store.identity import load_or_create
 
@@ -82,8 +82,11 @@ def main() -> int:
         print(f"no link can be emulated here: {error}")
         return 2
     notes.append(f"Mbit/s, medians of {ROUNDS}; files of {SECONDS:g} s at link rate")
-    bars("wan", [(f"{case.profile}, {case.congestion}", case.profile.rate, _medians(case)) for case in cases])
-    return finish("wan", list(_rows(cases, peers)), notes)
+    groups = [
+        Group(f"{case.profile}, {case.congestion}", "Mbit/s", case.profile.rate, _medians(case), shares=True)
+        for case in cases
+    ]
+    return finish("wan", list(_rows(cases, peers)), notes, groups)
 
 
 def _medians(case: Case) -> dict[str, float]:

@@ -1,5 +1,6 @@
 // The queue: what runs, what was given up and why, what waits and for what.
 
+import { act, confirm } from "./act";
 import { attribute, byId, h, joined, Keyed, show, text, type Row } from "./dom";
 import * as format from "./format";
 import type { Job, Jobs } from "./model";
@@ -39,18 +40,28 @@ function row(store: Store, id: string): Row<Job> {
   const what = h("span", { class: "target" });
   const where = h("span", { class: "muted" });
   const badge = h("span", { class: "badge" });
+  const retry = h("button", { type: "button", class: "quiet" }, "Retry");
+  const cancel = h("button", { type: "button", class: "quiet" }, "Cancel");
   const numbers = h("span", { class: "numbers" });
   const reason = h("p", { class: "error" });
   const element = h(
     "li",
     { class: "job", "data-job": id },
-    h("div", { class: "workload-head" }, h("div", { class: "what" }, what, where), badge),
+    h("div", { class: "workload-head" }, h("div", { class: "what" }, what, where), badge, retry, cancel),
     numbers,
     reason,
   );
+  let latest: Job;
+  retry.addEventListener("click", () => void act(`/jobs/${id}/retry`, `Job ${id} goes as soon as there is room.`));
+  cancel.addEventListener("click", () => confirmCancel(id, latest));
   return {
     element,
     update(job) {
+      latest = job;
+      const pauses = job.state === "waiting" && (job.not_before ?? 0) > format.now();
+      attribute(retry, "aria-label", `Retry job ${id}`);
+      attribute(cancel, "aria-label", `Cancel job ${id}`);
+      show(retry, job.state === "parked" || pauses);
       attribute(element, "data-state", job.state);
       text(what, job.workload ?? job.source);
       text(where, `${job.kind === "verify" ? "checked at" : "to"} ${job.target}`);
@@ -69,4 +80,18 @@ function row(store: Store, id: string): Row<Job> {
       show(reason, !!job.reason);
     },
   };
+}
+
+function confirmCancel(id: string, job: Job): void {
+  confirm(
+    {
+      title: `Cancel job ${id}?`,
+      what: `${job.workload ?? job.source} to ${job.target}`,
+      hint: "What has arrived is kept. A workload queues its next job when it is due.",
+      yes: "Cancel the job",
+      no: "Leave it",
+    },
+    `/jobs/${id}/cancel`,
+    `Job ${id} is cancelled.`,
+  );
 }

@@ -36,6 +36,18 @@ export interface Forecast {
   horizon: number;
 }
 
+/** As /workloads/NAME/versions tells it. */
+export interface Version {
+  id: string;
+  taken_at: number;
+  files: number;
+  bytes: number;
+  new_bytes: number;
+  checked_at: number;
+  damaged: number;
+  restore: string;
+}
+
 /** Of a workload. A time that is absent is one that has not come yet. */
 export interface Target {
   sent_at?: number;
@@ -97,6 +109,10 @@ export interface Transfer {
   wire_bits_per_second?: number;
   streams?: number;
   eta_seconds?: number;
+  /** At best and at worst. */
+  eta_range_seconds?: [number, number];
+  /** Of a running one. */
+  paused?: boolean;
   error?: string;
 }
 

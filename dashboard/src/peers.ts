@@ -1,6 +1,6 @@
 // Each peer: how far it is, what its circuit breaker says, how much goes to and from it.
 
-import { ask } from "./api";
+import { act } from "./act";
 import { attribute, byId, h, Keyed, show, text, type Row } from "./dom";
 import { Foreseen } from "./foreseen";
 import { History } from "./history";
@@ -8,7 +8,6 @@ import * as format from "./format";
 import type { Peer, Sample } from "./model";
 import { Sparkline } from "./sparkline";
 import type { Store } from "./store";
-import { failed, toast } from "./toast";
 
 const TROUBLE = { closed: 0, "half-open": 1, open: 2 } as const;
 
@@ -44,14 +43,8 @@ function card(store: Store, name: string): Row<Peer> {
     reset,
     history.element,
   );
-  reset.addEventListener("click", async () => {
-    try {
-      await ask("POST", `/circuit-breaker/reset?peer=${encodeURIComponent(name)}`);
-      toast(`The breaker of ${name} is closed.`);
-    } catch (error) {
-      toast(failed(error));
-    }
-  });
+  const path = `/circuit-breaker/reset?peer=${encodeURIComponent(name)}`;
+  reset.addEventListener("click", () => void act(path, `The breaker of ${name} is closed.`));
   let drawn: Sample[] | undefined;
   return {
     element,

@@ -1,11 +1,10 @@
 // Running transfers first, then those that ended; many of them are shown a page at a time.
 
-import { ask } from "./api";
+import { act, confirm } from "./act";
 import { attribute, byId, h, joined, Keyed, show, text, type Row } from "./dom";
 import * as format from "./format";
 import type { Transfer } from "./model";
 import type { Store } from "./store";
-import { failed, toast } from "./toast";
 
 const PAGE = 50;
 
@@ -42,16 +41,21 @@ function row(id: string): Row<Transfer> {
   const progress = h("progress", { max: "1" });
   const numbers = h("span", { class: "numbers" });
   const error = h("p", { class: "error" });
+  const pause = h("button", { type: "button", class: "quiet" }, "Pause");
+  const resume = h("button", { type: "button", class: "quiet" }, "Resume");
   const cancel = h("button", { type: "button", class: "quiet" }, "Cancel");
   const element = h(
     "li",
     { class: "transfer", "data-id": id },
-    h("div", { class: "transfer-head" }, arrow, h("div", { class: "what" }, target, peer), badge, cancel),
+    h("div", { class: "transfer-head" }, arrow, h("div", { class: "what" }, target, peer), badge, pause, resume, cancel),
     progress,
     numbers,
     error,
   );
   let latest: Transfer;
+  const path = `/transfers/${encodeURIComponent(id)}`;
+  pause.addEventListener("click", () => void act(`${path}/pause`, `${latest.target} is paused.`));
+  resume.addEventListener("click", () => void act(`${path}/resume`, `${latest.target} goes on.`));
   cancel.addEventListener("click", () => confirmCancel(id, latest));
   return {
     element,
@@ -62,10 +66,18 @@ function row(id: string): Row<Transfer> {
       text(arrow, transfer.role === "send" ? "↑" : "↓");
       text(target, transfer.target || "/");
       text(peer, `${transfer.role === "send" ? "to" : "from"} ${transfer.peer}`);
-      text(badge, transfer.state);
-      attribute(badge, "data-state", transfer.state);
-      attribute(cancel, "aria-label", `Cancel ${transfer.target}`);
-      show(cancel, running);
+      const state = transfer.paused ? "paused" : transfer.state;
+      text(badge, state);
+      attribute(badge, "data-state", state);
+      const buttons: [HTMLButtonElement, string, boolean][] = [
+        [pause, "Pause", running && !transfer.paused],
+        [resume, "Resume", running && !!transfer.paused],
+        [cancel, "Cancel", running],
+      ];
+      for (const [button, verb, shown] of buttons) {
+        attribute(button, "aria-label", `${verb} ${transfer.target}`);
+        show(button, shown);
+      }
       show(progress, running);
       if (running) {
         attribute(progress, "value", transfer.bytes_total ? (transfer.bytes_done / transfer.bytes_total).toFixed(4) : undefined);
@@ -93,8 +105,16 @@ function now(transfer: Transfer): string {
     format.rate(transfer.wire_bits_per_second ?? 0),
     format.plural(transfer.streams ?? 0, "stream"),
     onTheWire(transfer),
-    transfer.eta_seconds === undefined ? "" : `${format.duration(transfer.eta_seconds)} to go`,
+    toGo(transfer),
   );
+}
+
+/** A range that rounds to one number is told as that number. */
+function toGo(transfer: Transfer): string {
+  if (transfer.eta_seconds === undefined) return "";
+  const expected = format.duration(transfer.eta_seconds);
+  const [best, worst] = (transfer.eta_range_seconds ?? []).map(format.about);
+  return best === worst ? `${expected} to go` : `${expected} to go (${best} to ${worst})`;
 }
 
 function afterwards(transfer: Transfer): string {
@@ -109,17 +129,15 @@ function afterwards(transfer: Transfer): string {
 }
 
 function confirmCancel(id: string, transfer: Transfer): void {
-  const dialog = byId<HTMLDialogElement>("cancel-dialog");
-  text(byId("cancel-what"), `${transfer.target} ${transfer.role === "send" ? "to" : "from"} ${transfer.peer}`);
-  dialog.returnValue = "";
-  dialog.onclose = async () => {
-    if (dialog.returnValue !== "yes") return;
-    try {
-      await ask("POST", `/transfers/${encodeURIComponent(id)}/cancel`);
-      toast(`${transfer.target} is being cancelled.`);
-    } catch (error) {
-      toast(failed(error));
-    }
-  };
-  dialog.showModal();
+  confirm(
+    {
+      title: "Cancel this transfer?",
+      what: `${transfer.target} ${transfer.role === "send" ? "to" : "from"} ${transfer.peer}`,
+      hint: "What has arrived is kept: the next try goes on from there.",
+      yes: "Cancel the transfer",
+      no: "Let it run",
+    },
+    `/transfers/${encodeURIComponent(id)}/cancel`,
+    `${transfer.target} is being cancelled.`,
+  );
 }

@@ -1,11 +1,11 @@
 // What is kept at other sites by itself: how old it is at each target, when it runs, and the buttons to change that.
 
-import { ask } from "./api";
+import { act } from "./act";
 import { attribute, byId, h, joined, Keyed, show, text, type Row } from "./dom";
 import * as format from "./format";
 import type { Target, Workload } from "./model";
 import type { Store } from "./store";
-import { failed, toast } from "./toast";
+import { versions } from "./versions";
 
 export function workloads(store: Store): void {
   const list = new Keyed<Workload>(byId("workloads-list"), row);
@@ -28,7 +28,7 @@ function row(name: string): Row<Workload> {
   const resume = button("Resume", `Resume ${name}`);
   const times = h("span", { class: "numbers" });
   const places = h("ul", { class: "targets" });
-  const targets = new Keyed<[Workload, Target]>(places, targetRow);
+  const targets = new Keyed<[Workload, Target]>(places, (place) => targetRow(name, place));
   const element = h(
     "li",
     { class: "workload", "data-workload": name },
@@ -36,17 +36,10 @@ function row(name: string): Row<Workload> {
     times,
     places,
   );
-  const act = (action: string, done: string) => async () => {
-    try {
-      await ask("POST", `/workloads/${encodeURIComponent(name)}/${action}`);
-      toast(done);
-    } catch (error) {
-      toast(failed(error));
-    }
-  };
-  run.addEventListener("click", act("run", `${name} is queued.`));
-  pause.addEventListener("click", act("pause", `${name} is paused.`));
-  resume.addEventListener("click", act("resume", `${name} runs by itself again.`));
+  const path = `/workloads/${encodeURIComponent(name)}`;
+  run.addEventListener("click", () => void act(`${path}/run`, `${name} is queued.`));
+  pause.addEventListener("click", () => void act(`${path}/pause`, `${name} is paused.`));
+  resume.addEventListener("click", () => void act(`${path}/resume`, `${name} runs by itself again.`));
   return {
     element,
     update(workload) {
@@ -66,12 +59,14 @@ function button(words: string, label: string): HTMLButtonElement {
   return h("button", { type: "button", class: "quiet", "aria-label": label }, words);
 }
 
-function targetRow(place: string): Row<[Workload, Target]> {
+function targetRow(name: string, place: string): Row<[Workload, Target]> {
   const badge = h("span", { class: "badge" });
   const age = h("span", { class: "muted" });
   const damaged = h("span", { class: "error" });
+  const list = button("Versions", `Versions of ${name} at ${place}`);
+  list.addEventListener("click", () => void versions(name, place));
   return {
-    element: h("li", { "data-target": place }, h("span", { class: "target" }, place), badge, age, damaged),
+    element: h("li", { "data-target": place }, h("span", { class: "target" }, place), badge, age, list, damaged),
     update([workload, target]) {
       const stale = isStale(workload, target);
       const missing = target.sent_at === undefined;
@@ -92,6 +87,7 @@ function targetRow(place: string): Row<[Workload, Target]> {
       );
       text(damaged, target.damaged ? `${format.plural(target.damaged, "stored file")} damaged` : "");
       show(damaged, !!target.damaged);
+      show(list, !!target.version);
     },
   };
 }

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from dwcp.config import Config, load_config
     from dwcp.manager.manager import Manager
     from dwcp.transfer.board import TransferStatus
-    from dwcp.transfer.client import Peer, RemoteEntry, connect, fingerprint
+    from dwcp.transfer.client import Peer, connect, fingerprint
+    from dwcp.transfer.remote_files import RemoteEntry
     from dwcp.transfer.remote_versions import CheckedVersions, KeptVersion, RemoteVersion
     from dwcp.transfer.result import TransferResult
     from dwcp.wire.tree import Change, TreeOptions
@@ -35,7 +36,7 @@ _LATE = {
     "Config": "dwcp.config",
     "Manager": "dwcp.manager.manager",
     "Peer": "dwcp.transfer.client",
-    "RemoteEntry": "dwcp.transfer.client",
+    "RemoteEntry": "dwcp.transfer.remote_files",
     "CheckedVersions": "dwcp.transfer.remote_versions",
     "KeptVersion": "dwcp.transfer.remote_versions",
     "RemoteVersion": "dwcp.transfer.remote_versions",

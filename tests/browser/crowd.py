@@ -33,7 +33,7 @@ async def main(config_file: Path) -> None:
             status = TransferStatus(
                 f"t{number}", Role.RECEIVE, f"peer{number % PEERS}", f"inbox/disk-{number}", bytes_total=SIZE
             )
-            node.board.begin(status, read, lambda: None)
+            node.board.begin(status, read, lambda: None, lambda _: None)
         print(node.addresses["http"], flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

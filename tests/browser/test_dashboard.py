@@ -94,11 +94,17 @@ def test_a_transfer_goes_on_and_is_cancelled(page: Page, lab: Lab) -> None:
     expect(row.locator(".badge")).to_have_text("running")
     expect(page).to_have_title("node2: 1 transfer")
     expect(row.locator("progress")).to_have_attribute("value", re.compile(r"^0\.\d*[1-9]"))
-    expect(row.locator(".numbers")).to_contain_text("Mbit/s")
-    row.get_by_role("button", name="Cancel").click()
+    # 16 Mbit/s, and some for what is on the wire before pacing begins
+    expect(row.locator(".numbers")).to_have_text(re.compile(r"\s[1-5]?\d\.\d\sMbit/s.*[1-9]\d*\ss\sto\sgo"))
+    row.get_by_role("button", name="Pause").click()
+    expect(row.locator(".badge")).to_have_text("paused")
+    expect(row.locator(".numbers")).not_to_contain_text("to go")
+    row.get_by_role("button", name="Resume").click()
+    expect(row.locator(".badge")).to_have_text("running")
+    row.get_by_role("button", name="Cancel inbox").click()
     page.get_by_role("button", name="Let it run").click()
     expect(row.locator(".badge")).to_have_text("running")
-    row.get_by_role("button", name="Cancel").click()
+    row.get_by_role("button", name="Cancel inbox").click()
     page.get_by_role("button", name="Cancel the transfer").click()
     expect(row.locator(".badge")).to_have_text("cancelled")
     expect(page.locator("#events-list")).to_contain_text("inbox/cancelled from node1 has been cancelled")
@@ -200,6 +206,18 @@ def test_workloads_jobs_and_forecasts_are_shown_where_there_are_any(
     db.get_by_role("button", name="Resume").click()
     expect(db.locator(".numbers")).to_contain_text("next")
 
+    db.get_by_role("button", name="Versions of db at node2:inbox/db").click()
+    version = page.locator("#versions-list li")
+    expect(version.locator("code")).to_have_text(
+        re.compile(r"^dwcp workload restore db DST --version \S+ --from node2$")
+    )
+    expect(version).to_contain_text("files")
+    look(page, "versions")
+    version.get_by_role("button").click()
+    expect(page.locator("#versions-status")).to_contain_text("The command is")
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#versions-dialog")).to_be_hidden()
+
     command(lab, "workload", "add", "lost", lab.directory / "db", "node2:nowhere/db")
     lost = page.locator("[data-workload=lost]")
     expect(lost.locator(".numbers")).to_contain_text("never")
@@ -207,6 +225,9 @@ def test_workloads_jobs_and_forecasts_are_shown_where_there_are_any(
     parked = page.locator(".job").filter(has_text="lost")
     expect(parked.locator(".badge")).to_have_text("parked")
     expect(parked.locator(".error")).to_contain_text("nowhere")
+    parked.get_by_role("button", name="Retry").click()
+    expect(page.locator("#toasts")).to_contain_text("goes as soon as there is room")
+    expect(parked.locator(".badge")).to_have_text("parked")
 
     slow = ("--max-age=1s", "--bandwidth=25%")
     command(lab, "workload", "add", "image", lab.directory / "content", "node2:inbox/image", *slow)
@@ -224,7 +245,8 @@ def test_workloads_jobs_and_forecasts_are_shown_where_there_are_any(
 
     for name in ("db", "lost", "image"):
         command(lab, "workload", "rm", name)
-    command(lab, "jobs", "cancel", page.locator(".job[data-state=running]").get_attribute("data-job") or "none runs")
+    page.locator(".job[data-state=running]").get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel the job").click()
     for section in sections:
         expect(section).to_be_hidden()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from dwcp.testing.lab import Lab
 from tests.processes import DEADLINE, clean_environment
@@ -63,6 +66,40 @@ def test_memory_rounds() -> None:
     assert sizes is not None, done.stdout
     # 64 random bytes in each page, and where that is
     assert all(int(size) < 50 * 100 for size in sizes.groups()[1:])
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+@needs("fsspec", "pandas", "xarray", "h5netcdf", "h5py")
+def test_dataframes(tmp_path: Path) -> None:
+    with Lab.up(tmp_path / "lab") as lab:
+        done = example("dataframes.py", "--config", lab.nodes[0].config_file, "dwcp://node2/inbox/data")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-4:] == [
+            "station a: 148.5",
+            "station b: 149.5",
+            "station c: 150.5",
+            "one of 100 steps is as it was: True",
+        ]
+        assert (lab.nodes[1].inbox / "data" / "field.nc").stat().st_size > 100 * 200 * 200 * 8
+
+
+@needs("fsspec", "torch")
+def test_torch_checkpoint(tmp_path: Path) -> None:
+    with Lab.up(tmp_path / "lab") as lab:
+        arguments = ["--config", lab.nodes[0].config_file, "dwcp://node2/inbox/model.pt", "2"]
+        for said in (["begins anew", *_steps(1, 2)], ["goes on after step 2", *_steps(3, 4)]):
+            done = example("torch_checkpoint.py", *arguments)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.splitlines()[-3:] == said
+        assert (lab.nodes[1].inbox / "model.pt").stat().st_size > 0
+
+
+def _steps(*numbers: int) -> list[str]:
+    return [f"step {number} is kept" for number in numbers]
 
 
 def test_the_public_api_and_the_examples_are_typed(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_thousand_transfers_are_told_once_and_then_only_what_changes(tmp_path:
 
             for number in range(1000):
                 status = TransferStatus(f"t{number}", Role.RECEIVE, f"peer{number % 100}", "inbox/x", bytes_total=10**9)
-                node.board.begin(status, read, lambda: None)
+                node.board.begin(status, read, lambda: None, lambda _: None)
             stream = feed.follow("")
             snapshot = parsed((await anext(stream)).decode())
             assert len(snapshot.data["document"]["transfers"]) == 1000
@@ -255,7 +255,7 @@ def test_a_page_that_reads_too_slowly_gets_a_snapshot_and_costs_no_memory(
             assert parsed((await anext(quick)).decode()).event == "snapshot"
             for number in range(5):
                 status = TransferStatus(f"t{number}", Role.SEND, "b", "inbox/x")
-                node.board.begin(status, lambda status: status, lambda: None)
+                node.board.begin(status, lambda status: status, lambda: None, lambda _: None)
                 while parsed((await anext(quick)).decode()).event != "patch":
                     pass
                 node.board.end(f"t{number}", State.DONE)
@@ -294,7 +294,9 @@ def test_a_fault_while_looking_does_not_end_the_stream(tmp_path: Path, monkeypat
             with monkeypatch.context() as broken:
                 broken.setattr(node, "breakers", fail)
                 await failed.wait()
-            node.board.begin(TransferStatus("t", Role.SEND, "b", "inbox/x"), lambda status: status, lambda: None)
+            node.board.begin(
+                TransferStatus("t", Role.SEND, "b", "inbox/x"), lambda status: status, lambda: None, lambda _: None
+            )
             while parsed((await anext(stream)).decode()).event != "patch":
                 pass
             await stream.aclose()  # type: ignore[attr-defined]

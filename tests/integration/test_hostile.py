@@ -586,7 +586,9 @@ def _threads() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "request_", [m.List(path=b"inbox"), m.Ping(token=1)], ids=lambda message: type(message).__name__
+    "request_",
+    [m.List(path=b"inbox"), m.Ping(token=1), m.Read(path=b"inbox/honest", offset=0, size=m.MAX_READ)],
+    ids=lambda message: type(message).__name__,
 )
 def test_a_peer_that_asks_and_never_reads(pair: Pair, watch: Watch, request_: m.Message) -> None:
     for number in range(500):
@@ -875,7 +877,7 @@ def test_a_server_whose_blocks_never_match(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_a_server_whose_list_has_no_end(pair: Pair, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dwcp.transfer.client.MAX_ANSWERS", 20)
+    monkeypatch.setattr("dwcp.transfer.requests.MAX_ANSWERS", 20)
 
     def behave(server: EvilServer, channel: Channel, request: m.Message) -> None:
         while True:

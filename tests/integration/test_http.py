@@ -169,6 +169,8 @@ def test_what_does_not_exist_or_is_not_meant_is_named(address: str) -> None:
         ("GET", "/transfers/nope"): (404, "not-found", "no transfer 'nope' here; GET /transfers lists them"),
         ("DELETE", "/transfers/nope"): (404, "not-found", "no running transfer 'nope' here"),
         ("POST", "/transfers/nope/cancel"): (404, "not-found", "no running transfer 'nope' here"),
+        ("POST", "/transfers/nope/pause"): (404, "not-found", "no running transfer 'nope' here"),
+        ("POST", "/transfers/nope/resume"): (404, "not-found", "no running transfer 'nope' here"),
         ("POST", "/circuit-breaker/reset?peer=nope"): (
             404,
             "not-found",
@@ -221,7 +223,8 @@ def test_a_page_of_this_node_may(address: str) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", RESET), ("DELETE", "/transfers/x"), ("POST", "/transfers/x/cancel")]
+    ("method", "path"),
+    [("POST", RESET), ("DELETE", "/transfers/x"), ("POST", "/transfers/x/cancel"), ("POST", "/transfers/x/pause")],
 )
 def test_another_sites_page_may_not(address: str, method: str, path: str, headers: dict[str, str]) -> None:
     answer = ask(address, method, path, headers)
@@ -345,6 +348,10 @@ def test_a_live_transfer_is_listed_shown_and_cancelled(slow_lab: Lab, method: st
     assert 0 < one["bytes_done"] < one["bytes_total"]
     assert one["rate_bits_per_second"] > 0
     assert one["eta_seconds"] > 0
+    for action, state, paused in (("pause", "pausing", True), ("resume", "resuming", False)):
+        answer = ask(address, "POST", f"/transfers/{one['id']}/{action}")
+        assert (answer.status, answer.json) == (202, {"id": one["id"], "state": state})
+        wait_until(lambda paused=paused: running()[0]["paused"] is paused, action)  # type: ignore[misc]
     answer = ask(address, method, path.format(id=one["id"]))
     assert (answer.status, answer.json) == (202, {"id": one["id"], "state": "cancelling"})
     out, err = process.communicate(timeout=DEADLINE)
@@ -418,7 +425,7 @@ def test_the_document_is_openapi(document: dict[str, Any]) -> None:
         assert path.startswith("/")
         templated = set(re.findall(r"{(\w+)}", path))
         for method, operation in item.items():
-            assert method in {"get", "post", "delete"}
+            assert method in {"get", "post", "put", "delete"}
             assert operation["summary"]
             parameters = operation.get("parameters", [])
             assert {p["name"] for p in parameters if p["in"] == "path" and p["required"] is True} == templated
@@ -455,7 +462,8 @@ def test_answers_are_as_described(address: str, path: str) -> None:
 def test_what_changes_something_or_looks_inside_is_described_with_its_token(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            guarded = method != "get" or path.startswith(("/debug/", "/events", "/config"))
+            private = path.startswith(("/debug/", "/events", "/config")) or path.endswith("/versions")
+            guarded = method != "get" or private
             assert ("security" in operation) is guarded
             assert ({"401", "403"} <= operation["responses"].keys()) is guarded
 

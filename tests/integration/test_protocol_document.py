@@ -21,6 +21,8 @@ from dwcp.errors import DwcpError
 from dwcp.hde import codecs, dictionary, hashes, index, standalone
 from dwcp.links import ucx
 from dwcp.store.link_certificate import issuer
+from dwcp.sync import digest, entry, mvcc
+from dwcp.sync import messages as sync_messages
 from dwcp.transfer import dictionaries, receiver, session, source, work
 from dwcp.wire import frames, handshake, paths, tree
 from dwcp.wire import messages as m
@@ -56,6 +58,30 @@ def test_a_peer_made_from_the_document_lists(pair: Pair, minimal: Session) -> No
     with pytest.raises(RemoteError, match="not-found"):
         minimal.list(b"outbox")
     assert minimal.list(b"inbox/sub") == []
+    minimal.leave()
+
+
+def test_a_peer_made_from_the_document_reads_ranges(pair: Pair, minimal: Session) -> None:
+    (pair.inbox / "sub").mkdir()
+    content = random_file(pair.inbox / "sub" / "file", m.MAX_READ + 1000)
+    status = (pair.inbox / "sub" / "file").stat()
+    # all asked before the first is answered
+    ranges = [(0, m.MAX_READ), (m.MAX_READ - 10, 20), (m.MAX_READ, m.MAX_READ), (len(content), 1), (2**63 - 1, 5)]
+    for offset, size in ranges:
+        minimal.control.send(m.Read.kind, {"path": b"inbox/sub/file", "offset": offset, "size": size})
+    for offset, size in ranges:
+        head, body = minimal.control.expect(m.Content.kind)
+        assert head == {"size": len(content), "mtime_ns": status.st_mtime_ns}
+        assert body == content[offset : offset + size]
+    minimal.control.send(m.List.kind, {"path": b"inbox/sub", "itself": True})
+    (entry,) = minimal.control.expect(LISTING)[0]["entries"]
+    assert entry[:2] == [b"sub", "dir"]
+    minimal.control.send(m.List.kind, {"path": b"inbox", "itself": True})
+    (entry,) = minimal.control.expect(LISTING)[0]["entries"]
+    assert entry[:2] == [b"inbox", "dir"]
+    with pytest.raises(RemoteError, match="not-found"):
+        minimal.control.send(m.Read.kind, {"path": b"inbox/none", "offset": 0, "size": 1})
+        minimal.control.expect(m.Content.kind)
     minimal.leave()
 
 
@@ -287,6 +313,7 @@ def test_the_limits_are_the_code() -> None:
         "head before WELCOME or JOINED": frames.MAX_HEAD_BEFORE_WELCOME,
         "body before OPEN or JOINED": frames.NO_BODY,
         "body of PROBE": m.PROBE_SIZE,
+        "body of CONTENT": m.MAX_READ,
         "message over UCX": ucx.PIECE,
         "body on a data connection": receiver.MAX_BLOCK_BODY,
         "body on a control connection, at the sender": frames.MAX_BODY,
@@ -349,8 +376,11 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.PROBE,
         handshake.VERSIONED,
         handshake.FENCES,
+        handshake.PAUSE,
         handshake.ORDERS,
+        handshake.SYNC,
         handshake.TRACES,
+        handshake.READ,
     )
     assert [row[0] for row in rows("## Versions and extensions", 2)] == [*handshake.FEATURES, *also]
 
@@ -395,6 +425,8 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
     block = m.Block(file=1, leaf=0, size=5, codec=0, literal=5)
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     asked = m.Open(transfer="t", direction="put", path=b"inbox/x", traceparent=traceparent)
+    read = m.Read(path=b"inbox/file", offset=3, size=5)
+    content = m.Content(size=8, mtime_ns=10**18)
     xxh3, blake3 = hashes.XXH3, hashes.BLAKE3
     page = b"x" * 5000
     chunk = (5000, xxhash.xxh3_64_intdigest(page))
@@ -402,6 +434,8 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
         "ping frame": frames.seal(m.Ping.kind, m.encode(m.Ping())),
         "block frame": frames.seal(m.Block.kind, m.encode(block), b"hello") + b"hello",
         "open head": m.encode(asked),
+        "read frame": frames.seal(m.Read.kind, m.encode(read)),
+        "content frame": frames.seal(m.Content.kind, m.encode(content), b"hello") + b"hello",
         "issuer certificate": ssl.PEM_cert_to_DER_cert(issuer().decode()),
         "xxh3 leaf": xxh3.digest(b"hello"),
         "xxh3 root": xxh3.root(xxh3.digest(b"hello"), 5),
@@ -411,9 +445,38 @@ def test_the_vectors_of_frames_and_hashes_are_the_code() -> None:
         "blake3 root": blake3.root(blake3.digest(b"hello"), 5),
         "blake3 zero leaf": hashes.zero_digest("blake3", 2**20),
         "base index": index.pack_index(index.page_hashes(page), iter([chunk])),
+        **sync_vectors(),
     }
     assert minimal_peer.frame(m.Ping.kind, {}) == documented["ping frame"]
     assert minimal_peer.frame(m.Block.kind, [1, 0, 5, 0, b"", [], 5], b"hello") == documented["block frame"]
+
+
+def sync_vectors() -> dict[str, bytes]:
+    node, stamp = b"\x11" * 8, (1000 << 16) + 1
+    made = mvcc.write("app/a", None, entry.Version(node, stamp, b"1"), ())
+    found = entry.fingerprint(made)
+    root_ = found.to_bytes(8, "big")
+    return {
+        "sync entry": entry.encode(made),
+        "sync fingerprint": root_,
+        "sync place": digest.place_of("app/a").to_bytes(2, "big"),
+        "sync item": digest.pack_hashes([digest.salted(found, 5)]),
+        "sync ours": digest.pack_rival("app/a", stamp),
+        "sync hail": sync_messages.encode(sync_messages.Hail(5, root_, b"\x22" * 8 + b"\0\0\0\x0a")),
+    }
+
+
+def test_the_table_of_synchronisation_is_the_code() -> None:
+    documented = {int(number): (name, elements) for number, name, elements in rows("## Synchronisation", 3)}
+    coded = {}
+    for message in (*sync_messages.Request.__args__, *sync_messages.Answer.__args__):
+        elements = []
+        for field in msgspec.structs.fields(message):
+            default = field.default
+            shown = str(default).lower() if isinstance(default, int) else "empty"
+            elements.append(field.name if default is msgspec.NODEFAULT else f"{field.name} = {shown}")
+        coded[message.__struct_config__.tag] = (message.__name__.lower(), ", ".join(elements))
+    assert documented == coded
 
 
 def test_the_chunker_in_the_document_is_the_code() -> None:

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, RichLog, Sparkline, Static
 
 from dwcp.cli.manager_http import ManagerHttp
-from dwcp.cli.top_app import TopApp
+from dwcp.cli.top_app import Told, TopApp
 from dwcp.testing.lab import Lab, start_node
 from tests.processes import DEADLINE, clean_environment, run_dwcp
 from tests.support import random_file
@@ -30,6 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     settings = {
         "transport": {"enable_pacing": True, "pacing_rate": "16Mbit/s"},
         "circuit_breaker": {"failure_threshold": 2, "timeout": "10m"},
+        "jobs": {"retries": 0},
         "health": {"interval": "1s"},
     }
     with Lab.up(directory, 2, settings) as made:
@@ -74,7 +75,7 @@ def test_it_shows_what_the_node_is_and_does(lab: Lab) -> None:
         assert "limit 16.0 Mbit/s" in overall(app)
         assert {row[0] for row in cells(app, "components")} >= {"transport", "http", "state"}
         await until(pilot, lambda: cells(app, "peers")[0][:2] == ["node1", "closed"], "its peer")
-        await pilot.press("4")
+        await pilot.press("6")
         log = app.query_one(RichLog)
         await until(pilot, lambda: any("component start" in strip.text for strip in log.lines), "its log")
         assert log.has_focus
@@ -98,6 +99,10 @@ def test_a_transfer_is_shown_and_cancelled(lab: Lab) -> None:
         await until(pilot, lambda: state() == "running", "it is under way")
         row = cells(app, "transfers")[0]
         assert row[-2:] == ["← node1", "inbox/x"]
+        await pilot.press("p")
+        await until(pilot, lambda: state() == "paused", "it is paused")
+        await pilot.press("p")
+        await until(pilot, lambda: state() == "running", "it goes on")
         await pilot.press("c")
         await pilot.press("n")
         await until(pilot, lambda: len(app.screen_stack) == 1, "the question is gone")
@@ -116,6 +121,57 @@ def test_a_transfer_is_shown_and_cancelled(lab: Lab) -> None:
         process.wait()
 
 
+def test_workloads_and_jobs_are_shown_and_steered(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "file").write_text("content")
+
+    def dwcp(*arguments: str | Path) -> None:
+        done = run_dwcp("workload", *arguments, "--config", lab.nodes[0].config_file)
+        assert done.returncode == 0, done.stderr
+
+    dwcp("add", "db", tmp_path / "db", "node2:inbox/db", "--every=1h", "--max-age=2h", "--keep=last 3")
+    dwcp("add", "lost", tmp_path / "db", "node2:nowhere/db")
+
+    async def story(app: App[None], pilot: Pilot[None]) -> None:
+        def row(table: str, name: str) -> list[str]:
+            return next((row for row in cells(app, table) if name in row), [""] * 8)
+
+        await until(pilot, lambda: row("workloads", "db")[1] == "fresh", "it has been sent")
+        assert row("workloads", "db")[6] == "node2:inbox/db"
+        await pilot.press("2")
+        await pilot.press("p")
+        await until(pilot, lambda: row("workloads", "db")[1] == "paused", "it is paused")
+        await pilot.press("p")
+        await until(pilot, lambda: row("workloads", "db")[1] == "fresh", "it goes on")
+        await pilot.press("v")
+        await until(pilot, lambda: isinstance(app.screen, Told), "its versions")
+        told = str(app.screen.query_one(Static).render())
+        assert f"dwcp workload restore db DST --version {row('workloads', 'db')[4]} --from node2" in told
+        await pilot.press("escape", "down")
+        await pilot.press("r")
+        await until(pilot, lambda: row("jobs", "lost")[1] == "parked", "its job is parked")
+        await pilot.press("3")
+        before = row("jobs", "lost")[0]
+        await pilot.press("r")
+        await until(pilot, lambda: f"Job {before} goes" in notes(app), "it is tried again")
+        await until(pilot, lambda: row("jobs", "lost")[1] == "parked", "in vain")
+        await pilot.press("c", "y")
+        await until(pilot, lambda: not cells(app, "jobs"), "it is cancelled")
+        await pilot.press("c")
+        assert len(app.screen_stack) == 1
+        assert "Choose a transfer that is running, or a job." in notes(app)
+
+    try:
+        watch(lab, "node1", story)
+    finally:
+        dwcp("rm", "db")
+        dwcp("rm", "lost")
+
+
+def notes(app: App[None]) -> str:
+    return " ".join(note.message for note in app._notifications)
+
+
 def test_the_sending_limit_is_set(lab: Lab) -> None:
     async def story(app: App[None], pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "limit 16.0 Mbit/s" in overall(app), "the limit as configured")
@@ -128,8 +184,7 @@ def test_the_sending_limit_is_set(lab: Lab) -> None:
         before = sparkline.data
         await until(pilot, lambda: sparkline.data is not before, "a sample")
         await pilot.press("f", "a", "s", "t", "enter")
-        notes = lambda: " ".join(note.message for note in app._notifications)  # noqa: E731
-        await until(pilot, lambda: "'fast' is no rate" in notes(), "why not")
+        await until(pilot, lambda: "'fast' is no rate" in notes(app), "why not")
 
     watch(lab, "node1", story)
 
@@ -141,7 +196,7 @@ def test_a_breaker_is_closed_by_hand_and_a_manager_that_comes_back_is_found(lab:
         await until(pilot, lambda: cells(app, "peers")[0][1] == "open", "the breaker is open")
         assert "degraded" in overall(app)
         lab.nodes[:] = start_node(lab, "node1").nodes
-        await pilot.press("2", "r")
+        await pilot.press("4", "r")
         await until(pilot, lambda: cells(app, "peers")[0][1] == "closed", "it is closed")
         os.kill(next(node.pid for node in lab.nodes if node.name == "node2"), signal.SIGKILL)
         await until(pilot, lambda: "not connected" in overall(app), "it is gone")

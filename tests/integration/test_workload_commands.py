@@ -202,9 +202,32 @@ def test_bodies_that_cannot_be_meant_are_refused(lab: Lab, body: Any, text: str)
     assert text in answer["message"]
 
 
-@pytest.mark.parametrize("path", ["/jobs/0", "/jobs/x", "/jobs/99999999999999999999", "/workloads/none"])
+@pytest.mark.parametrize(
+    "path", ["/jobs/0", "/jobs/x", "/jobs/99999999999999999999", "/workloads/none", "/workloads/none/versions?target=x"]
+)
 def test_what_is_not_there_is_404(lab: Lab, path: str) -> None:
     assert ask(lab, "GET", path)[0] == 404
+
+
+def test_versions_are_listed_with_the_command_that_restores_them(lab: Lab, source: Path, tmp_path: Path) -> None:
+    dwcp(lab, "workload", "add", "kept", source, "node2:inbox/kept", "--keep=all")
+    wait_until(lambda: known(lab, "kept"), "it is known")
+    # the peer's word on what it does not have yet
+    assert ask(lab, "GET", "/workloads/kept/versions?target=node2:inbox/kept")[0] == 404
+    assert ask(lab, "POST", "/workloads/kept/run")[0] == 202
+    wait_until(lambda: done(lab, "kept"), "it is sent")
+    status, (version,) = ask(lab, "GET", "/workloads/kept/versions?target=node2:inbox/kept")
+    assert status == 200
+    assert (version["files"] > 0, version["damaged"], version["checked_at"]) == (True, 0, 0)
+    program, *arguments = version["restore"].replace("DST", str(tmp_path / "restored")).split()
+    assert program == "dwcp"
+    assert "verified" in dwcp(lab, *arguments)
+    assert sorted(path.name for path in (tmp_path / "restored").iterdir()) == sorted(p.name for p in source.iterdir())
+    assert ask(lab, "GET", "/workloads/kept/versions")[0] == 400
+    assert ask(lab, "GET", "/workloads/kept/versions?target=node2:inbox/other")[0] == 404
+    other_site = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert ask(lab, "GET", "/workloads/kept/versions?target=node2:inbox/kept", headers=other_site)[0] == 403
+    dwcp(lab, "workload", "rm", "kept")
 
 
 def test_metrics_tell_how_far_behind_a_target_is(lab: Lab, source: Path) -> None:

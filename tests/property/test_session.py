@@ -155,6 +155,7 @@ to_a_sender = st.one_of(
     st.builds(m.Done, files=small_runs, unchanged=small_runs),
     st.builds(m.StreamLost, stream=st.integers(0, 1), reason=st.sampled_from(["x", "corrupted"])),
     st.builds(m.Streams, limit=known),
+    st.builds(m.Pause, paused=st.booleans()),
     st.builds(m.Error, code=st.sampled_from(["storage", "odd"]), message=st.text(max_size=5), file=known),
     st.builds(m.Scanned, count=known, complete=st.booleans()),
 )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TARGETS = ("frames", "handshake", "session", "receiver", "sender", "delta")
+TARGETS = ("frames", "handshake", "session", "receiver", "sender", "delta", "sync")
 MEMORY_MIB = 512
 """For a process with the interpreter, the instrumented modules and the fuzzer itself: 150 MiB of it."""
 SECONDS_EACH = 10

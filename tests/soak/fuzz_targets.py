@@ -22,6 +22,10 @@ from dwcp.hde.dictionary import Dictionary, packed, train
 from dwcp.hde.hashes import MIN_LEAF, XXH3
 from dwcp.store.dictionaries import Dictionaries
 from dwcp.store.identity import load_or_create
+from dwcp.sync import messages as sync
+from dwcp.sync.entry import Entry, Kind, Version, decode, encode
+from dwcp.sync.replica import Replica
+from dwcp.sync.rounds import Round, answer
 from dwcp.transfer.channel import Channel
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.dictionaries import Taken
@@ -41,6 +45,8 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 ME = Introduction("fuzzed", KEY.public_key().public_bytes_raw(), bytes(32), KEY.sign)
 HOME = Path(tempfile.gettempdir())
 """Where exports and state are; set by the process that fuzzes."""
+WALL = 1.8e9
+"""Seconds since the epoch, by the fuzzed node's clock."""
 PATIENCE = 8.0
 """Seconds in which everything comes to its end: below libFuzzer's own limit, to say what hangs."""
 
@@ -288,6 +294,7 @@ def corpus() -> list[bytes]:
         told[5] + told[7] + told[8],
         told[24] + b"".join(told[7:9]) + by_stream[2],
         seal(told[0]),
+        *_sync_corpus(),
     ]
 
 
@@ -311,6 +318,46 @@ def fuzz_delta(data: bytes) -> None:
             pass
 
 
+def fuzz_sync(data: bytes) -> None:
+    """What a peer asks, and what it answers to a round of ours; by turns, on one replica that has something."""
+    replica = Replica(b"\1" * 8, max_skew=30.0, rng=random.Random(1))
+    for number in range(100):
+        replica.accept(replica.propose(f"app/{number}", b"x", Kind.LWW, WALL), 1.0)
+    round_ = Round(replica)
+    round_.begin(WALL, 1.0)
+    for kind, head, _ in cut(data):
+        try:
+            if kind % 2:
+                round_.receive(sync.decode_answer(head), WALL, 2.0)
+            else:
+                answered = answer(replica, sync.decode_request(head), WALL, 2.0).message
+                sync.decode_answer(sync.encode(answered))
+        except DwcpError:
+            continue
+    for _, entry in replica.states():
+        # what was taken in can be told on
+        if decode(encode(entry)) != entry:
+            raise AssertionError("an entry does not come back")
+
+
+def _sync_corpus() -> list[bytes]:
+    node, stamp = b"\2" * 8, int(WALL * 1000) << 16
+    version = Version(node, stamp, b"1")
+    entries = tuple(Entry("app/a", kind, (version,), ((node, stamp),) if kind else ()) for kind in Kind)
+    nodes = bytes(2)
+    said = [
+        *(sync.Hail(1, bytes(8), node + bytes(4)), sync.Look(1, 8, nodes), sync.List(1, 0, nodes)),
+        *(sync.Want(1, 0, nodes, bytes(4), bytes(14)), sync.Give(entries, True, node + bytes(4), 1)),
+    ]
+    answers = [
+        *(sync.State(bytes(8), 200, node + bytes(4), 1, 1, bytes(1024)), sync.Sums(bytes(16))),
+        *(sync.Items(nodes, b""), sync.Parcel(3, entries), sync.Taken()),
+    ]
+    asked = [describe(0, sync.encode(request)) for request in said]
+    replies = [describe(1, sync.encode(reply)) for reply in answers]
+    return [*asked, *replies, b"".join(asked), b"".join(replies)]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": fuzz_frames,
     "handshake": fuzz_handshake,
@@ -318,4 +365,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "receiver": fuzz_receiver,
     "sender": fuzz_sender,
     "delta": fuzz_delta,
+    "sync": fuzz_sync,
 }

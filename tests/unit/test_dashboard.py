@@ -13,6 +13,7 @@ from dwcp.dashboard.document import significant, transfer_entry
 from dwcp.dashboard.log_tail import LogTail
 from dwcp.dashboard.rates import INTERVAL, SAMPLES, History, TransferRates
 from dwcp.dashboard.workloads import jobs
+from dwcp.forecast.eta import Rates
 from dwcp.policy.queueing import JobState
 from dwcp.store.job import Job, Settings
 from dwcp.store.txlog import TransactionLog
@@ -27,24 +28,38 @@ RUNNING = TransferStatus("t", Role.SEND, "b", "inbox/x", started_at=1.0, bytes_t
 # -- rates -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rate_begins_with_the_average_and_follows_what_is_on_the_wire() -> None:
-    rates = TransferRates()
-    assert rates.update([replace(RUNNING, seconds=2.0, wire_bytes=2 * MEGABIT)], 10.0)["t"] == pytest.approx(1e6)
-    # ten times as fast from now on: after a while the rate says so, and on the way it is between the two
-    done, seen = 2 * MEGABIT, []
-    for second in range(1, 21):
+def test_a_rate_follows_what_is_on_the_wire_and_the_range_narrows_when_it_is_steady() -> None:
+    rates, done, seen = TransferRates(), 0, []
+    for second in range(1, 31):
         done += 10 * MEGABIT
-        seen.append(rates.update([replace(RUNNING, seconds=2.0 + second, wire_bytes=done)], 10.0 + second)["t"])
-    assert seen == sorted(seen)
-    assert 1e6 < seen[0] < 1e7
-    assert seen[-1] == pytest.approx(1e7, rel=0.02)
+        seen.append(rates.update([replace(RUNNING, seconds=float(second), wire_bytes=done)], 10.0 + second)["t"])
+    assert [entry.rate for entry in seen] == sorted(entry.rate for entry in seen)
+    assert seen[-1].rate == pytest.approx(1e7, rel=0.01)
+    assert seen[0].high - seen[0].low > 2 * seen[0].rate
+    assert all(0 < entry.low < entry.rate < entry.high for entry in seen)
+    assert seen[-1].high - seen[-1].low < 0.1 * seen[-1].rate
+    # a second look at the same moment changes nothing
+    assert rates.update([replace(RUNNING, seconds=30.0, wire_bytes=done)], 40.0)["t"] == seen[-1]
 
 
-def test_a_transfer_that_ended_is_forgotten() -> None:
+def test_what_a_paced_transfer_may_send_at_once_is_not_taken_for_its_rate() -> None:
     rates = TransferRates()
-    rates.update([RUNNING], 1.0)
-    assert rates.update([], 2.0) == {}
-    assert rates.update([replace(RUNNING, seconds=1.0, wire_bytes=MEGABIT)], 3.0)["t"] == pytest.approx(1e6)
+    # 32 windows on loopback before pacing begins, then 16 Mbit/s
+    for second in range(10):
+        age = 0.05 + second
+        status = replace(RUNNING, seconds=age, wire_bytes=int(7.5e6 + 16 * MEGABIT * age))
+        told = rates.update([status], 10.0 + age)["t"]
+        assert 15e6 < told.rate < 21e6
+        assert told.low < 16e6 < told.high
+
+
+def test_a_transfer_that_nobody_looked_at_before_has_its_average() -> None:
+    rates = TransferRates()
+    assert rates.update([replace(RUNNING, seconds=60.0, wire_bytes=60 * MEGABIT)], 100.0)["t"].rate == pytest.approx(
+        1e6
+    )
+    assert rates.update([], 101.0) == {}
+    assert rates.update([replace(RUNNING, wire_bytes=MEGABIT)], 102.0)["t"].rate == 0
 
 
 def test_history_counts_what_was_carried_with_each_peer() -> None:
@@ -74,8 +89,17 @@ def test_history_is_bounded() -> None:
 
 
 def test_a_running_transfer_says_how_long_it_will_take() -> None:
-    entry = transfer_entry(replace(RUNNING, seconds=10.0, bytes_done=55 * MEGABIT, streams=4), 4.567e6)
-    assert entry["eta_seconds"] == 8
+    half = replace(RUNNING, seconds=10.0, bytes_done=55 * MEGABIT, wire_bytes=60 * MEGABIT, streams=4)
+    entry = transfer_entry(half, Rates(3e6, 4.567e6, 9e6))
+    assert (entry["eta_seconds"], entry["eta_range_seconds"]) == (8, [5, 15])
+    foreseen = transfer_entry(replace(half, foreseen=Rates(1e6, 2e6, 4.5e6)), Rates(3e6, 4.567e6, 9e6))
+    assert (foreseen["eta_seconds"], foreseen["eta_range_seconds"]) == (8, [8, 45])
+    # what deltas save of the content they save of the time
+    saved = transfer_entry(replace(half, wire_bytes=11 * MEGABIT), Rates(3e6, 4.567e6, 9e6))
+    assert saved["eta_range_seconds"] == [1, 8]
+    paused = transfer_entry(replace(half, paused=True), Rates(3e6, 4.567e6, 9e6))
+    assert paused["paused"]
+    assert "eta_seconds" not in paused
     assert (entry["streams"], entry["wire_bits_per_second"]) == (4, 4_570_000)
     assert "error" not in entry
     assert "eta_seconds" not in transfer_entry(RUNNING)

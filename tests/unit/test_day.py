@@ -89,6 +89,7 @@ class Node:
             TransferStatus(f"{self.now}", Role.RECEIVE, f"peer{int(self.now) % 20}", f"inbox/{self.now}"),
             lambda status: status,
             lambda: None,
+            lambda _: None,
         )
         failed = self.chance.random() < 0.1
         self.board.end(name, State.FAILED if failed else State.DONE, f"broke at {self.now}" if failed else "")

@@ -98,7 +98,11 @@ def test_commands_parse(page: Path) -> None:
         if len(arguments) < 2 and program == "dwcp":
             assert not arguments or arguments[0].startswith("-") or dwcp.get_command(None, arguments[0])  # type: ignore[arg-type]
             continue
-        if program == "dwcp" and arguments[0] in ("jobs", "lab", "peer", "state", "workload") and len(arguments) == 2:
+        if (
+            program == "dwcp"
+            and arguments[0] in ("jobs", "kv", "lab", "peer", "state", "workload")
+            and len(arguments) == 2
+        ):
             arguments.append("--help")
         try:
             parse(PROGRAMS[program], arguments)

@@ -331,6 +331,7 @@ def test_eta_is_a_range_that_holds_the_transfers_own_rate() -> None:
     rates = Rates(4e6, 8e6, 16e6)
     assert rates.seconds(1e6) == (0.5, 1.0, 2.0)
     assert rates.seconds(1e6, seen=3.0) == (0.5, 3.0, 3.0)
+    assert Rates(0.0, 8e6, 16e6).seconds(1e6) == (0.5, 1.0, 50.0)
     assert math.isfinite(Rates(0.0, 0.0, 0.0).seconds(1e9)[2])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dwcp.errors import StorageError
+from dwcp.files import staging as staging_module
 from dwcp.files.root import Root
 from dwcp.files.staging import Staging
 from dwcp.hde.hashes import MIN_LEAF
@@ -97,6 +98,48 @@ def test_a_part_that_was_finished_while_its_lock_was_waited_for_is_begun_anew(
     staging.publish_part(part, b"x", root.fd)
     assert (tmp_path / "x").exists()
     part.close()
+    staging.discard()
+    staging.close()
+    root.close()
+
+
+def test_the_staging_directory_stays_while_somebody_uses_it(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    first, second = Staging(root), Staging(root)
+    first.discard()
+    first.close()
+    name, fd = second.create()
+    os.close(fd)
+    second.publish(name, b"x", root.fd)
+    second.discard()
+    second.close()
+    assert os.listdir(tmp_path) == ["x"]
+    root.close()
+
+
+@pytest.mark.parametrize("moment", ["before it is open", "before it is locked"])
+def test_a_staging_directory_that_is_removed_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    root = Root(tmp_path)
+    removed = threading.Event()
+
+    def remove() -> None:
+        if not removed.is_set():
+            removed.set()
+            (tmp_path / ".dwcp").rmdir()
+
+    if moment == "before it is open":
+        original = staging_module.make_directory
+        monkeypatch.setattr(staging_module, "make_directory", lambda name, fd: (original(name, fd), remove()))
+    else:
+        flock = fcntl.flock
+        monkeypatch.setattr("dwcp.files.staging.fcntl.flock", lambda fd, operation: (remove(), flock(fd, operation)))
+    staging = Staging(root)
+    name, fd = staging.create()
+    os.close(fd)
+    staging.publish(name, b"x", root.fd)
+    assert (tmp_path / "x").exists()
     staging.discard()
     staging.close()
     root.close()

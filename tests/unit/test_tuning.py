@@ -156,6 +156,17 @@ def test_more_is_asked_for_now_and_then() -> None:
     assert limits.count(100e6 * PROBE) == 2
 
 
+def test_a_path_is_found_anew_after_a_rest() -> None:
+    limit = RateLimit(0.0)
+    assert feed(limit, 0.0, [100e6] * 4)[-1] is not None
+    delivered = int(4 * 100e6 / 8)
+    assert [limit.rest(4.0 + second, delivered, 0) for second in range(60)] == [True] + [False] * 59
+    assert limit.limit is None
+    assert not limit.observe(64.0, delivered + int(100e6 / 8), 0, 0.05)
+    assert limit.observe(65.0, delivered + int(200e6 / 8), 0, 0.05)
+    assert limit.limit == 100e6 * HEADROOM
+
+
 def test_leaves_keep_a_stream_busy_for_a_moment_only() -> None:
     assert leaf_log(0.0001, None, 32) == 20
     assert leaf_log(0.1, 100e6, 100) == 17

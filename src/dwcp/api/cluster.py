@@ -11,7 +11,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api.endpoint import Endpoint, Json, Parameter, obj, read_object
+from dwcp.api.bodies import read_object
+from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.workloads import NODE_NAME
 from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
@@ -19,6 +20,9 @@ from dwcp.ownership.decide import Facts, heir, why_not
 from dwcp.workloads.owners import policy_of
 from dwcp.workloads.ownership import ClusterStatus, Ownership
 from dwcp.workloads.shared import SharedRecord
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body: the longest workload is far shorter."""
 
 
 def cluster_document(view: NodeView) -> dict[str, Any]:
@@ -125,7 +129,7 @@ async def _undrain(view: NodeView, request: Request) -> Response:
 
 
 async def _share(view: NodeView, request: Request) -> Response:
-    body = await read_object(request)
+    body = await read_object(request, MAX_BODY)
     try:
         record = msgspec.convert({key: value for key, value in body.items() if key != "name"}, SharedRecord)
     except msgspec.ValidationError as error:

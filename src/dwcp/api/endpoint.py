@@ -7,17 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dwcp.config import Config
-from dwcp.errors import UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import NodeHealth
 
-MAX_BODY = 64 * 1024
-"""Bytes of a request's body: the longest workload is far shorter."""
 Handler = Callable[[NodeView, Request], Awaitable[Response]]
 Probe = Callable[[Config, NodeHealth], tuple[int, Any]]
 """Gives (status, document)."""
@@ -81,16 +77,3 @@ def obj(**properties: str | dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "properties": {key: {"type": kind} if isinstance(kind, str) else kind for key, kind in properties.items()},
     }
-
-
-async def read_object(request: Request) -> dict[str, Any]:
-    """The body. Raises UsageError for what is no JSON object, or too long."""
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
-            raise UsageError(f"the body has more than {MAX_BODY} bytes")
-    try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise UsageError(f"the body is no JSON object: {error}") from error

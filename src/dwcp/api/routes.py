@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from dataclasses import asdict, fields
@@ -10,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import cluster, debug, forecasts, watching, workloads
+from dwcp.api import cluster, debug, forecasts, sync, watching, workloads
 from dwcp.api.endpoint import Endpoint, Json, Parameter, Probe
 from dwcp.api.endpoint import obj as _obj
 from dwcp.config import Config
@@ -126,6 +127,20 @@ async def _cancel(view: NodeView, request: Request) -> Response:
     return Json({"id": request.path_params["id"], "state": "cancelling"}, 202)
 
 
+async def _pause(view: NodeView, request: Request) -> Response:
+    return await _paused(view, request.path_params["id"], paused=True)
+
+
+async def _resume(view: NodeView, request: Request) -> Response:
+    return await _paused(view, request.path_params["id"], paused=False)
+
+
+async def _paused(view: NodeView, transfer: str, *, paused: bool) -> Response:
+    # the peer is told, which may wait for the network
+    await asyncio.to_thread(view.board.pause, transfer, paused=paused)
+    return Json({"id": transfer, "state": "pausing" if paused else "resuming"}, 202)
+
+
 async def _status(view: NodeView, request: Request) -> Response:
     sockets, warnings = view.sockets()
     counters = view.transport()
@@ -173,6 +188,7 @@ _TRANSFER = _obj(
     bytes_done="integer",
     wire_bytes="integer",
     streams="integer",
+    paused="boolean",
     error="string",
     rate_bits_per_second="number",
     ratio="number",
@@ -227,6 +243,12 @@ _STATUS = _obj(
     ),
 )
 
+_CANNOT_PAUSE = {
+    403: "the peer sends, and is too old to be asked",
+    404: "no such transfer",
+    409: "the peer is not connected now",
+}
+
 ENDPOINTS = (
     _probe("/health", _health, "Health of the node and its components", _HEALTH, {503: "unhealthy"}),
     _probe("/live", _live, "The process answers", _obj(status="string"), {503: "it is stuck"}),
@@ -280,11 +302,29 @@ ENDPOINTS = (
         _obj(id="string", state="string"),
         {202: "it is being cancelled", 404: "no such transfer"},
     ),
+    Endpoint(
+        "POST",
+        "/transfers/{id}/pause",
+        _pause,
+        "Let a transfer rest: what is under way ends, nothing more is sent, its session lives; a restart of either end "
+        "resumes it",
+        _obj(id="string", state="string"),
+        {202: "it will rest soon", **_CANNOT_PAUSE},
+    ),
+    Endpoint(
+        "POST",
+        "/transfers/{id}/resume",
+        _resume,
+        "Let a paused transfer go on, whichever end paused it",
+        _obj(id="string", state="string"),
+        {202: "it goes on soon", **_CANNOT_PAUSE},
+    ),
     Endpoint("GET", "/status", _status, "The node: identity, addresses, peers, sockets, counters", _STATUS),
     *forecasts.ENDPOINTS,
     *watching.ENDPOINTS,
     *workloads.ENDPOINTS,
     *cluster.ENDPOINTS,
+    *sync.ENDPOINTS,
     *debug.ENDPOINTS,
 )
 

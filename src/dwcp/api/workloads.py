@@ -2,18 +2,23 @@
 
 What makes the node read a file of somebody's choice, or a peer remove one, needs the token on every listener, loopback
 included: any local user reaches that one, and the manager may read more than they.
+
+Nothing here restores: the node would write what a peer keeps where the request says, with the manager's rights, and the
+token would be worth a shell. `/workloads/{name}/versions` gives the command, which writes as the user who runs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict, fields
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api.endpoint import Endpoint, Json, Parameter, obj, read_object
+from dwcp.api.bodies import read_object
+from dwcp.api.endpoint import Endpoint, Json, Parameter, obj
 from dwcp.config.load import as_written
 from dwcp.config.model import NODE_NAME
 from dwcp.config.workloads import NEVER_OVER_HTTP, WorkloadSection
@@ -21,8 +26,11 @@ from dwcp.errors import NotFoundError, UsageError
 from dwcp.metrics.view import NodeView
 from dwcp.policy.queueing import JobState
 from dwcp.store.job import Job
+from dwcp.transfer.remote_versions import RemoteVersion
 from dwcp.workloads.plan import jobs_of, workload_of
 
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body: the longest workload is far shorter."""
 JOB_KEYS = ("source", "target", "delete", "checksum", "priority", "keep", "bandwidth")
 
 
@@ -84,7 +92,7 @@ async def _workload(view: NodeView, request: Request) -> Response:
 
 
 async def _add_workload(view: NodeView, request: Request) -> Response:
-    body = await read_object(request)
+    body = await read_object(request, MAX_BODY)
     name = body.pop("name", None)
     if not isinstance(name, str):
         raise UsageError("name is missing, or no text")
@@ -129,6 +137,19 @@ async def _resume(view: NodeView, request: Request) -> Response:
     return Json({"name": request.path_params["name"], "paused": False})
 
 
+async def _versions(view: NodeView, request: Request) -> Response:
+    name, target = request.path_params["name"], request.query_params.get("target", "")
+    if not target:
+        raise UsageError("target is missing: one of the workload's, PEER:EXPORT/PATH")
+    peer = target.partition(":")[0]
+    return Json(
+        [
+            {**asdict(version), "restore": f"dwcp workload restore {name} DST --version {version.id} --from {peer}"}
+            for version in await view.workloads.versions(name, target)
+        ]
+    )
+
+
 async def _jobs(view: NodeView, request: Request) -> Response:
     wanted = request.query_params.get("state")
     if wanted is not None and wanted not in list(JobState):
@@ -142,7 +163,7 @@ async def _job(view: NodeView, request: Request) -> Response:
 
 
 async def _add_job(view: NodeView, request: Request) -> Response:
-    body = await read_object(request)
+    body = await read_object(request, MAX_BODY)
     unknown = body.keys() - JOB_KEYS
     if unknown:
         raise UsageError(f"unknown: {', '.join(sorted(unknown))}; a job has {', '.join(JOB_KEYS)}")
@@ -227,6 +248,9 @@ _WORKLOAD = obj(
     paused="boolean",
     targets={"type": "array", "items": _STANDING},
 )
+_VERSION = obj(
+    **{item.name: "string" if item.name == "id" else "integer" for item in fields(RemoteVersion)}, restore="string"
+)
 _PAUSED = obj(name="string", paused="boolean")
 
 ENDPOINTS = (
@@ -283,6 +307,20 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/workloads/{name}/resume", _resume, "Let it run by itself again", _PAUSED, {404: "no such workload"}
+    ),
+    Endpoint(
+        "GET",
+        "/workloads/{name}/versions",
+        _versions,
+        "Its versions at a target, oldest first, asked of the peer; `restore` is the command that brings one back",
+        {"type": "array", "items": _VERSION},
+        {400: "no target", 404: "no such workload, or target", 409: "the peer cannot be asked now"},
+        {
+            "target": Parameter(
+                "one of its targets, PEER:EXPORT/PATH", {"type": "string", "minLength": 1}, required=True
+            )
+        },
+        private=True,
     ),
     Endpoint(
         "GET",

@@ -17,6 +17,8 @@ from dwcp.links.endpoints import is_loopback, split_address
 
 TIMEOUT = 5.0
 """Seconds: a manager on this machine answers in milliseconds, or not at all."""
+PEER_TIMEOUT = 60.0
+"""Seconds: it waits for a peer as long as transport.connect_timeout and read_timeout allow, by default."""
 SILENCE = 2.5 * KEEP_ALIVE
 
 
@@ -45,13 +47,20 @@ class ManagerHttp:
 
     def post(self, path: str) -> Any:
         """Raises UnreachableError, or what the manager says is wrong."""
-        status, answer = self._ask("POST", path)
+        return self._checked("POST", path, TIMEOUT)
+
+    def ask_a_peer(self, path: str) -> Any:
+        """As `get`, of what the manager has to ask a peer for. Raises as `post`."""
+        return self._checked("GET", path, PEER_TIMEOUT)
+
+    def _checked(self, method: str, path: str, timeout: float) -> Any:
+        status, answer = self._ask(method, path, timeout)
         if status >= 400:
             raise from_code(str(answer.get("code")), str(answer.get("message")))
         return answer
 
-    def _ask(self, method: str, path: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+    def _ask(self, method: str, path: str, timeout: float = TIMEOUT) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             connection.request(method, path, headers=self._headers)
             response = connection.getresponse()

@@ -13,7 +13,8 @@ import click
 from dwcp.cli.options import configured, load, printable, split_remote
 from dwcp.cli.running import run
 from dwcp.store.opening import open_state
-from dwcp.transfer.client import RemoteEntry, connect
+from dwcp.transfer.client import connect
+from dwcp.transfer.remote_files import RemoteEntry
 
 _KINDS = {"dir": stat.S_IFDIR, "file": stat.S_IFREG, "symlink": stat.S_IFLNK, "export": stat.S_IFDIR, "special": 0}
 

@@ -170,6 +170,7 @@ class JsonReporter(Reporter):
             wire_bytes=status.wire_bytes,
             seconds=round(status.seconds, 3),
             streams=status.streams,
+            paused=status.paused,
             eta_seconds=None if status.eta_seconds is None else round(status.eta_seconds, 1),
             eta_range_seconds=None if status.eta_range is None else [round(seconds, 1) for seconds in status.eta_range],
         )
@@ -226,7 +227,9 @@ def describe(status: TransferStatus) -> str:
         f"ratio {status.ratio:.2f}",
         f"{status.streams} streams",
     ]
-    if eta is not None and status.bytes_done < status.bytes_total:
+    if status.paused:
+        parts.append("paused")
+    elif eta is not None and status.bytes_done < status.bytes_total:
         parts.append(f"{format_duration(float(round(eta)))} left{_range(status)}")
     return ", ".join(parts)
 
@@ -246,7 +249,9 @@ def brief(status: TransferStatus) -> str:
         format_rate(status.rate),
         f"ratio {status.ratio:.1f}",
     ]
-    if eta is not None and status.bytes_done < status.bytes_total:
+    if status.paused:
+        parts.append("paused")
+    elif eta is not None and status.bytes_done < status.bytes_total:
         parts.append(f"{format_duration(float(round(eta)))} left")
     return ", ".join(parts)
 

@@ -15,10 +15,12 @@ from dwcp.errors import UsageError
 @click.command()
 @configured
 def top(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Watch the manager of this configuration live: transfers, peers, components, events.
+    """Watch the manager of this configuration live: transfers, workloads, jobs, peers, components, events.
 
-    Keys: 1 to 4 choose what is shown, c cancels the chosen transfer, r closes the chosen peer's circuit breaker, l sets
-    the sending limit, q ends. Needs the extra `tui`.
+    Keys: 1 to 6 choose what is shown. What is chosen there c cancels (a transfer, a job), p pauses or resumes (a
+    transfer, a workload), r sets going at once (a workload, a job that waits or is parked, a peer whose circuit breaker
+    is open); v lists the versions of a workload with the commands that restore them. l sets the sending limit, q ends.
+    Needs the extra `tui`.
     """
     state_dir = Path(load_files(files, overrides).storage.state_dir)
     address = find_manager(state_dir).addresses["http"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, RichLog, Sparkline, Static, TabbedContent, TabPane
 
@@ -39,15 +40,21 @@ class TopApp(App[None]):
     DataTable, RichLog { height: 1fr; }
     TabbedContent { height: 1fr; }
     ModalScreen { align: center middle; }
-    #question { width: 64; max-width: 90%; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    #question, #told { max-width: 90%; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    #question { width: 64; }
+    #told { width: 96; max-height: 80%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "show('transfers')", "Transfers"),
-        Binding("2", "show('peers')", "Peers"),
-        Binding("3", "show('components')", "Components"),
-        Binding("4", "show('events')", "Events"),
-        Binding("c", "cancel", "Cancel transfer"),
-        Binding("r", "reset", "Close breaker"),
+        Binding("2", "show('workloads')", "Workloads"),
+        Binding("3", "show('jobs')", "Jobs"),
+        Binding("4", "show('peers')", "Peers"),
+        Binding("5", "show('components')", "Components"),
+        Binding("6", "show('events')", "Events"),
+        Binding("c", "cancel", "Cancel"),
+        Binding("p", "pause", "Pause, resume"),
+        Binding("r", "at_once", "Run, retry, close breaker"),
+        Binding("v", "versions", "Versions"),
         Binding("l", "limit", "Sending limit"),
         Binding("q", "quit", "Quit"),
     ]
@@ -112,7 +119,7 @@ class TopApp(App[None]):
             self._show_overall()
             for name, parts in top_rows.PARTS.items():
                 if event == "snapshot" or not parts.isdisjoint(data):
-                    self._fill(name, top_rows.rows(name, document))
+                    self._fill(name, top_rows.rows(name, document, time.time()))
         if event in ("snapshot", "sample"):
             values = [float(sample["sent"] + sample["received"]) for sample in self._mirror.samples]
             self.query_one(Sparkline).data = [0.0] * (SAMPLES - len(values)) + values
@@ -161,25 +168,73 @@ class TopApp(App[None]):
         self.query_one(TabbedContent).active = name
         self.query_one("#events-log" if name == "events" else f"#{name}-table").focus()
 
-    def action_cancel(self) -> None:
+    @property
+    def _shown(self) -> str:
+        return self.query_one(TabbedContent).active
+
+    def _choose(self, what: str) -> None:
+        self.notify(f"Choose {what}.", severity="warning")
+
+    def _transfer(self) -> tuple[str, dict[str, Any]] | None:
+        """The chosen one, if it runs."""
         chosen = self._chosen("transfers")
         transfer = self._mirror.document.get("transfers", {}).get(chosen)
-        if transfer is None or transfer["state"] != "running":
-            self.notify("Choose a transfer that is running.", severity="warning")
+        return (chosen, transfer) if transfer is not None and transfer["state"] == "running" else None
+
+    def action_cancel(self) -> None:
+        job = self._chosen("jobs") if self._shown == "jobs" else ""
+        transfer = self._transfer() if self._shown == "transfers" else None
+        if job:
+            self._confirm(f"Cancel job {job}?", f"/jobs/{job}/cancel", f"Job {job} is cancelled.")
+        elif transfer is not None:
+            path = f"/transfers/{quoted(transfer[0])}/cancel"
+            self._confirm(f"Cancel {printable(transfer[1]['target'])}?", path, "It is being cancelled.")
+        else:
+            self._choose("a transfer that is running, or a job")
+
+    def action_pause(self) -> None:
+        transfer = self._transfer() if self._shown == "transfers" else None
+        name, _ = top_rows.placed(self._chosen("workloads")) if self._shown == "workloads" else ("", "")
+        workload = self._mirror.document.get("workloads", {}).get(name)
+        if transfer is not None:
+            self._pause(f"/transfers/{quoted(transfer[0])}", bool(transfer[1].get("paused")), transfer[1]["target"])
+        elif workload is not None:
+            self._pause(f"/workloads/{quoted(name)}", workload["paused"], name)
+        else:
+            self._choose("a transfer that is running, or a workload")
+
+    def _pause(self, path: str, paused: bool, what: str) -> None:
+        if paused:
+            self._post(f"{path}/resume", f"{printable(what)} goes on.")
+        else:
+            self._post(f"{path}/pause", f"{printable(what)} is paused.")
+
+    def action_at_once(self) -> None:
+        chosen = self._chosen(self._shown) if self._shown in ("workloads", "jobs", "peers") else ""
+        if not chosen:
+            self._choose("a workload, a job or a peer")
+        elif self._shown == "workloads":
+            name, _ = top_rows.placed(chosen)
+            self._post(f"/workloads/{quoted(name)}/run", f"{name} is queued.")
+        elif self._shown == "jobs":
+            self._post(f"/jobs/{chosen}/retry", f"Job {chosen} goes as soon as there is room.")
+        else:
+            self._post(
+                f"/circuit-breaker/reset?peer={quoted(chosen)}", f"The breaker of {printable(chosen)} is closed."
+            )
+
+    def action_versions(self) -> None:
+        chosen = self._chosen("workloads") if self._shown == "workloads" else ""
+        if not chosen:
+            self._choose("a workload")
             return
+        name, target = top_rows.placed(chosen)
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._post(f"/transfers/{quoted(chosen)}/cancel", "It is being cancelled.")
+        def show() -> None:
+            found = self._manager.ask_a_peer(f"/workloads/{quoted(name)}/versions?target={quoted(target)}")
+            self.call_from_thread(self.push_screen, Told(top_rows.versions(name, target, found)))
 
-        self.push_screen(Confirm(f"Cancel {printable(transfer['target'])}? What has arrived is kept."), answered)
-
-    def action_reset(self) -> None:
-        peer = self._chosen("peers")
-        if not peer:
-            self.notify("Choose a peer.", severity="warning")
-            return
-        self._post(f"/circuit-breaker/reset?peer={quoted(peer)}", f"The breaker of {printable(peer)} is closed.")
+        self._ask(show)
 
     def action_limit(self) -> None:
         def answered(rate: str | None) -> None:
@@ -189,16 +244,28 @@ class TopApp(App[None]):
         limit = self._mirror.document.get("transport", {}).get("limit_bits_per_second")
         self.push_screen(AskLimit(format_rate(limit) if limit is not None else "no limit"), answered)
 
+    def _confirm(self, question: str, path: str, done: str) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._post(path, done)
+
+        self.push_screen(Confirm(f"{question} What has arrived is kept."), answered)
+
     def _post(self, path: str, done: str) -> None:
+        def post() -> None:
+            self._manager.post(path)
+            self.call_from_thread(self.notify, done, markup=False)
+
+        self._ask(post)
+
+    def _ask(self, request: Callable[[], None]) -> None:
         """In a thread: a manager that hangs must not hold the screen."""
 
         def run() -> None:
             try:
-                self._manager.post(path)
+                request()
             except DwcpError as error:
                 self.call_from_thread(self.notify, str(error), severity="error", markup=False)
-            else:
-                self.call_from_thread(self.notify, done, markup=False)
 
         self.run_worker(run, thread=True)
 
@@ -216,6 +283,20 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(id="question"):
             yield Label(Text(f"{self._question}\n\ny: yes   n: no"))
+
+
+class Told(ModalScreen[None]):
+    """Something to read, until a key is pressed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Close")]
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="told"):
+            yield Static(Text(self._text))
 
 
 class AskLimit(ModalScreen[str]):

@@ -184,15 +184,10 @@ class Compression(Section):
     enable_adaptive: bool = flag(True, "Leave compression out where the link is faster than the codec.")
     adaptive_threshold: float = number(15.0, 0.0, 100.0, "Percent by which the other way must be cheaper for a change.")
     min_compression_ratio: float = number(1.1, 1.0, 100.0, "A block that shrinks by less goes as it is.")
-    enable_baseline_sync: bool = flag(False, "Peers exchange which baselines they hold.")
-    baseline_sync_interval: Duration = duration("5s", "100ms", "1d", "How often they do.")
+    enable_baseline_sync: bool = flag(False, "Tell peers which copies of what was sent are here (needs sync.enabled).")
+    baseline_sync_interval: Duration = duration("5s", "100ms", "1d", "How often they are looked through for that.")
     enable_pruning: bool = flag(True, "Remove unfinished files that nobody came back for.")
     pruning_interval: Duration = duration("10m", "1s", "30d", "How often to look for them.")
-
-    @field_validator("enable_baseline_sync")
-    @classmethod
-    def _baseline_sync(cls, value: bool) -> bool:
-        return _not_available("enable_baseline_sync", value)
 
 
 class Prediction(Section):
@@ -235,18 +230,32 @@ class Prediction(Section):
 
 
 class Sync(Section):
-    """What peers know of each other."""
+    """What nodes know of each other: their state, and whatever applications put there."""
 
-    enabled: bool = flag(False, f"Synchronisation {UNAVAILABLE}.")
-    sync_interval: Duration = duration("1s", "10ms", "1h", "How often.")
-    max_staleness: Duration = duration("5s", "10ms", "1d", "How old a view may be.")
-    conflict_resolution: Literal["lww", "mvcc", "crdt"] = choice("lww", "Who wins.", "lww", "mvcc", "crdt")
-    enable_versioning: bool = flag(True, "Keep history.")
+    enabled: bool = flag(False, "Exchange it with peers that have it enabled too.")
+    sync_interval: Duration = duration("1s", "10ms", "1h", "Between two exchanges, each with up to three peers.")
+    max_staleness: Duration = duration(
+        "5s", "10ms", "1d", "How old the view of a peer may be before reads say so and the node is degraded."
+    )
+    conflict_resolution: Literal["lww", "mvcc", "crdt"] = choice(
+        "lww",
+        "What becomes of writes of applications that did not know of each other. lww: the later one stays; mvcc: both, "
+        "until a write names those it replaces; crdt: documents that are edited, and merge (extra `crdt`). For keys "
+        "that are new; each keeps what it began with.",
+        "lww",
+        "mvcc",
+        "crdt",
+    )
+    enable_versioning: bool = flag(True, "Remember what keys of applications were: 32 states of each, 32 MiB in all.")
+    max_clock_skew: Duration = duration(
+        "30s", "100ms", "1h", "How far ahead of this node's clock a peer's entries may be dated; others are refused."
+    )
 
-    @field_validator("enabled")
-    @classmethod
-    def _enabled(cls, value: bool) -> bool:
-        return _not_available("sync", value)
+    @model_validator(mode="after")
+    def _is_often_enough(self) -> Sync:
+        if self.max_staleness <= self.sync_interval:
+            raise ValueError("max_staleness must be longer than sync_interval: every view would be too old")
+        return self
 
 
 ELECTION_HEARTBEATS = 5
@@ -595,6 +604,12 @@ class Config(Section):
         for name, peer in self.peers.items():
             if peer.fingerprint == BY_AUTHORITY and not self.security.ca_file:
                 raise ValueError(f"peers.{name}.fingerprint: {BY_AUTHORITY} needs security.ca_file")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_have_a_way(self) -> Config:
+        if self.compression.enable_baseline_sync and not self.sync.enabled:
+            raise ValueError("compression.enable_baseline_sync needs sync.enabled: true")
         return self
 
     @model_validator(mode="after")

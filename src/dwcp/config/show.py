@@ -27,6 +27,7 @@ _RESTART_ALSO = (
     "node.log_format",
     "debug.heap_frames",
     "prediction.enabled",
+    "sync.enabled",
 )
 
 
@@ -65,6 +66,12 @@ def summary(config: Config) -> list[str]:
             f"links are forecast by {p.model_type} every {format_duration(p.update_interval)} for "
             f"{format_duration(p.prediction_horizon)}, probes of idle ones send at most "
             f"{format_size(p.probe_budget)} an hour"
+        )
+    s = config.sync
+    if s.enabled:
+        lines.append(
+            f"what nodes know is exchanged every {format_duration(s.sync_interval)} ({s.conflict_resolution}), and may "
+            f"be {format_duration(s.max_staleness)} old"
         )
     if config.telemetry.enabled:
         lines.append(f"traces and logs go to {config.telemetry.endpoint}")

@@ -9,6 +9,7 @@ from typing import Any
 from dwcp.config.model import PeerSection
 from dwcp.dashboard.patch import Document
 from dwcp.dashboard.workloads import jobs, workloads
+from dwcp.forecast.eta import Rates
 from dwcp.forecast.forecaster import Forecast
 from dwcp.metrics.view import NodeView
 from dwcp.prediction.predictor import LinkView
@@ -18,9 +19,11 @@ from dwcp.transfer.board import State, TransferStatus
 STEADY = 2
 """Significant digits of round trips and rates that are only looked at: noise is not told to every page each second."""
 
+STILL = Rates(0.0, 0.0, 0.0)
 
-def build(view: NodeView, node: Document, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:
-    """`node`: what does not change while the node runs; `rates`: bits per second on the wire of those in `live`."""
+
+def build(view: NodeView, node: Document, rates: Mapping[str, Rates], live: list[TransferStatus]) -> Document:
+    """`node`: what does not change while the node runs; `rates`: what those in `live` have on the wire."""
     document = {
         "node": node | _node(view),
         "health": _health(view),
@@ -114,15 +117,15 @@ def _forecast(forecast: Forecast) -> Document:
     }
 
 
-def _transfers(view: NodeView, rates: Mapping[str, float], live: list[TransferStatus]) -> Document:
+def _transfers(view: NodeView, rates: Mapping[str, Rates], live: list[TransferStatus]) -> Document:
     # running ones last: one that was taken up again has the id of its own past
     ended = {status.id: transfer_entry(status) for status in reversed(view.board.recent())}
-    running = {status.id: transfer_entry(status, rates.get(status.id, 0.0)) for status in live}
+    running = {status.id: transfer_entry(status, rates.get(status.id, STILL)) for status in live}
     return ended | running
 
 
-def transfer_entry(status: TransferStatus, wire_rate: float = 0.0) -> Document:
-    """`wire_rate`: bits per second on the wire now, of a running one."""
+def transfer_entry(status: TransferStatus, wire: Rates = STILL) -> Document:
+    """`wire`: what a running one has on the wire now."""
     entry: dict[str, Any] = {
         "role": status.role.value,
         "peer": status.peer,
@@ -137,17 +140,28 @@ def transfer_entry(status: TransferStatus, wire_rate: float = 0.0) -> Document:
     }
     if status.state is State.RUNNING:
         entry["streams"] = status.streams
-        entry["wire_bits_per_second"] = significant(wire_rate, 3)
-        # content is settled later than it is carried, and deltas settle more than they carry: the faster one tells
-        rate = max(status.rate, wire_rate)
-        if rate >= 1:
-            entry["eta_seconds"] = round((status.bytes_total - status.bytes_done) * 8 / rate)
+        entry["wire_bits_per_second"] = significant(wire.rate, 3)
+        if status.paused:
+            entry["paused"] = True
+        else:
+            entry |= _to_go(status, wire)
     else:
         entry["seconds"] = round(status.seconds, 1)
         entry["rate_bits_per_second"] = significant(status.rate, 3)
     if status.error:
         entry["error"] = status.error
     return entry
+
+
+def _to_go(status: TransferStatus, wire: Rates) -> Document:
+    """Seconds that it still takes, and at best and at worst: as its link is forecast, else as its rate was lately."""
+    # content is settled later than it is carried, and deltas settle more than they carry: the faster one tells
+    rate = max(status.rate, wire.rate)
+    if rate < 1:
+        return {}
+    seconds = (status.bytes_total - status.bytes_done) * 8 / rate
+    best, _, worst = status.seconds_at(status.foreseen or wire, seconds)
+    return {"eta_seconds": round(seconds), "eta_range_seconds": [round(best), round(worst)]}
 
 
 def _transport(view: NodeView) -> Document:

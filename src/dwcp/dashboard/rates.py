@@ -7,10 +7,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dwcp.forecast.eta import Rates
+from dwcp.forecast.spread import around_zero
 from dwcp.transfer.board import TransferStatus
 
 SMOOTHING = 3.0
 """Seconds in which an exponential average takes over two thirds of a change: steady enough to read, and still live."""
+TWO_SIDED = 1.96
+"""Standard deviations to each side that hold 95% of a normal distribution: what forecasts are held to by default."""
 INTERVAL = 5.0
 """Seconds between two samples: the runbook's interval of metrics."""
 SAMPLES = 120
@@ -22,32 +26,54 @@ class _Smoothed:
     at: float
     bytes: int
     rate: float
+    variance: float
+
+    @property
+    def rates(self) -> Rates:
+        spread = TWO_SIDED * math.sqrt(self.variance)
+        return Rates(around_zero(self.rate, -spread), self.rate, self.rate + spread)
+
+    def after(self, count: int, now: float) -> _Smoothed:
+        """With `count` bytes now."""
+        seconds = now - self.at
+        weight = 1 - math.exp(-seconds / SMOOTHING)
+        off = (count - self.bytes) * 8 / seconds - self.rate
+        return _Smoothed(now, count, self.rate + weight * off, (1 - weight) * (self.variance + weight * off * off))
+
+
+def _first(status: TransferStatus, now: float) -> _Smoothed:
+    """Of a transfer that was not seen before: nothing is known of its spread, so that is as large as its rate."""
+    if status.seconds <= 0:
+        return _Smoothed(now, status.wire_bytes, 0.0, 0.0)
+    rate = _Smoothed(now - status.seconds, 0, 0.0, 0.0).after(status.wire_bytes, now).rate
+    return _Smoothed(now, status.wire_bytes, rate, rate * rate)
 
 
 class TransferRates:
-    """Bits per second that running transfers have on the wire, smoothed. Content is settled in pieces of many seconds
-    on a slow link, so its rate at one moment says nothing."""
+    """Bits per second that running transfers have on the wire: an exponential average, and between what they were
+    lately, from the average of the squared deviations (West, 1979). Content is settled in pieces of many seconds on a
+    slow link, so its rate at one moment says nothing.
+
+    Before a transfer began it carried nothing, and that counts: what its connections may put on the wire at once,
+    before anything paces them, is many times what the link carries, and would be taken for the link's rate.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, _Smoothed] = {}
 
-    def update(self, live: Iterable[TransferStatus], now: float) -> dict[str, float]:
-        """By id; `now` is monotonic. A transfer that is seen for the first time has its average."""
+    def update(self, live: Iterable[TransferStatus], now: float) -> dict[str, Rates]:
+        """By id; `now` is monotonic."""
         known: dict[str, _Smoothed] = {}
         for status in live:
             last = self._known.get(status.id)
             if last is None or status.wire_bytes < last.bytes:
-                rate = status.wire_bytes * 8 / status.seconds if status.seconds > 0 else 0.0
-            elif now <= last.at:
-                known[status.id] = last
-                continue
+                known[status.id] = _first(status, now)
+            elif now > last.at:
+                known[status.id] = last.after(status.wire_bytes, now)
             else:
-                seconds = now - last.at
-                weight = 1 - math.exp(-seconds / SMOOTHING)
-                rate = last.rate + weight * ((status.wire_bytes - last.bytes) * 8 / seconds - last.rate)
-            known[status.id] = _Smoothed(now, status.wire_bytes, rate)
+                known[status.id] = last
         self._known = known
-        return {name: entry.rate for name, entry in known.items()}
+        return {name: entry.rates for name, entry in known.items()}
 
 
 @dataclass(frozen=True, slots=True)

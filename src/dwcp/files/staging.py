@@ -5,7 +5,8 @@
     versions/     complete earlier states of paths (`dwcp.versions`)
     t-*           a small file, symlink or hardlink on its way to its name; worthless once its transfer is gone
 
-The key is made from what the file is to become, so that the same transfer finds its part again, whoever was killed.
+Whoever uses the directory holds a shared lock on it; the last one removes it, if it is empty then. The key is made from
+what the file is to become, so that the same transfer finds its part again, whoever was killed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import stat
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 import xxhash
@@ -46,8 +48,7 @@ class Staging:
     """The staging directory of one root. Methods may be called from any thread; all raise OSError."""
 
     def __init__(self, root: Root) -> None:
-        make_directory(STAGING, root.fd)
-        self.fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
+        self.fd = _hold(root)
         self._root = root
         self._prefix = f"t-{uuid.uuid4().hex[:12]}-"
         self._numbers = itertools.count()
@@ -145,10 +146,29 @@ class Staging:
             if entry.startswith(self._prefix):
                 os.unlink(entry, dir_fd=self.fd)
         try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rmdir(STAGING, dir_fd=self._root.fd)
         except OSError:
-            # other transfers keep their parts in it
+            # other transfers hold it, or keep their parts in it
             return
+
+
+def _hold(root: Root) -> int:
+    """The directory, made where missing. Its shared lock, which ends with the descriptor, keeps others that end from
+    removing it while it is empty."""
+    while True:
+        make_directory(STAGING, root.fd)
+        with suppress(FileNotFoundError):
+            # raised where one that ended has removed it since; then it is made again
+            fd = os.open(STAGING, DIRECTORY_FLAGS, dir_fd=root.fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                if os.path.samestat(os.fstat(fd), os.stat(STAGING, dir_fd=root.fd, follow_symlinks=False)):
+                    return fd
+            except OSError:
+                os.close(fd)
+                raise
+            os.close(fd)
 
 
 class NoStaging(Staging):

@@ -8,6 +8,8 @@ from dwcp.forecast.forecaster import Forecast
 
 SLOWEST = 1000.0
 """Bits per second that a link is counted with at least, so that a range has an end."""
+LEAST_SHARE = 0.02
+"""Of the expected rate, likewise: an interval that reaches down to nothing would tell of days and mean seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Rates:
         `seen`: seconds by the transfer's own rate so far, which knows what else than the link slows it down. It is the
         expectation then, and the range holds it.
         """
-        best, expected, worst = (left * 8 / max(rate, SLOWEST) for rate in (self.high, self.rate, self.low))
+        least = max(SLOWEST, self.rate * LEAST_SHARE)
+        best, expected, worst = (left * 8 / max(rate, least) for rate in (self.high, self.rate, self.low))
         if seen is None:
             return best, expected, worst
         return min(best, seen), seen, max(worst, seen)

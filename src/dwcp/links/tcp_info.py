@@ -14,7 +14,6 @@ _ROUND_TRIP_US = struct.Struct("=68xI")
 _RETRANSMITS = struct.Struct("=100xI")
 _ACKED = struct.Struct("=120xQ")
 _RECEIVED = struct.Struct("=128xQ")
-_UNSENT = struct.Struct("=144xI")
 _DELIVERY_RATE = struct.Struct("=160xQ")
 _SENT = struct.Struct("=200xQ")
 _RESENT = struct.Struct("=208xQ")
@@ -26,7 +25,7 @@ class TcpInfo:
     retransmits: int
     """Segments sent again, all in all."""
     bytes_sent: int
-    """Payload handed to the network, retransmissions included, and what waits in the send queue, as it will be."""
+    """Payload handed to the network, retransmissions included; what waits in the send queue does not count yet."""
     bytes_acked: int
     """Payload that the other end has confirmed."""
     bytes_resent: int
@@ -54,7 +53,7 @@ def parse_tcp_info(raw: bytes) -> TcpInfo | None:
     return TcpInfo(
         round_trip_seconds=_ROUND_TRIP_US.unpack_from(raw)[0] / 1e6,
         retransmits=_RETRANSMITS.unpack_from(raw)[0],
-        bytes_sent=_SENT.unpack_from(raw)[0] + _UNSENT.unpack_from(raw)[0],
+        bytes_sent=_SENT.unpack_from(raw)[0],
         bytes_acked=_ACKED.unpack_from(raw)[0],
         bytes_resent=_RESENT.unpack_from(raw)[0],
         bytes_received=_RECEIVED.unpack_from(raw)[0],

@@ -23,12 +23,14 @@ from dwcp.manager.collection import MetricsComponent
 from dwcp.manager.component import Component
 from dwcp.manager.consensus import ConsensusComponent, connector
 from dwcp.manager.descriptors import DescriptorsComponent
+from dwcp.manager.facts import LinkFacts, breaker_facts, node_facts, workload_facts
 from dwcp.manager.memory import MemoryComponent
 from dwcp.manager.parts import CompressionComponent, PruningComponent, TransportComponent
 from dwcp.manager.peers import PeersComponent
 from dwcp.manager.prediction import PredictionComponent
 from dwcp.manager.runner import Runner
 from dwcp.manager.statedir import StateComponent
+from dwcp.manager.sync import SyncComponent
 from dwcp.manager.workloads import WorkloadsComponent
 from dwcp.metrics.collector import create_registry
 from dwcp.metrics.durations import Durations
@@ -54,6 +56,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
+from dwcp.transfer.shared_state import SharedState
 from dwcp.workloads import shared
 from dwcp.workloads.coordinator import Workloads
 from dwcp.workloads.ordering import OrderDesk
@@ -82,6 +85,8 @@ class Manager:
         self._recorder = Recorder(self._state_dir, config.storage.log_size)
         self._durations = Durations()
         self.board = Board(TransferRecording(self._recorder, command=False), self._durations)
+        self._link_facts = LinkFacts()
+        self.sync = SharedState(lambda: self._config)
         self._runner: Runner | None = None
         self._ending = False
         self._own_workloads: Mapping[str, WorkloadSection] = config.workloads
@@ -139,6 +144,9 @@ class Manager:
                 )
             self._memory = MemoryComponent(lambda: self._config.memory.limit, self._server.node.halve_buffers)
             self._prediction = PredictionComponent(self._server, lambda: self._config, self._peers.latency)
+            self._sync = SyncComponent(
+                self._server, self.sync, lambda: self._config, self._closed_peers, self._facts, self._note
+            )
             self._metrics = MetricsComponent(self.transport, lambda: self._config.health.metrics_interval)
             self._http = HttpServer(
                 self,
@@ -218,7 +226,19 @@ class Manager:
                 components[consensus] = ("workloads",)
             if self._config.prediction.enabled:
                 components[self._prediction] = ("transport",)
+            if self._config.sync.enabled:
+                components[self._sync] = ("state", "transport")
         return components
+
+    def _facts(self) -> dict[str, dict[str, object]]:
+        """What other nodes are told of this one."""
+        name, health = self._config.node.name, self.health()
+        return {
+            "node": node_facts(name, layout.program(), self.addresses, health),
+            "links": self._link_facts.facts(self._peers.latency(), self.links()),
+            "breakers": breaker_facts(self.breakers()),
+            "workloads": workload_facts(self.workloads.status.standings),
+        }
 
     def _ports(self) -> dict[int, str]:
         return {int(address.rpartition(":")[2]): f"connections of {name}" for name, address in self.addresses.items()}
@@ -294,6 +314,7 @@ class Manager:
             "debug": debug,
             "prediction": prediction,
             "consensus": old.consensus,
+            "sync": config.sync.model_copy(update={"enabled": old.sync.enabled}),
             "enabled": old.enabled,
             "http": old.http,
             "security": old.security,

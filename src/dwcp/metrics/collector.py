@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dwcp.metrics import cluster, workloads
+from dwcp.metrics import cluster, sync, workloads
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
@@ -52,6 +52,7 @@ class NodeCollector(Collector):
         )
         ownership = self._view.ownership
         yield from cluster.collect(self._view.config, ownership.status if ownership is not None else None, time.time())
+        yield from sync.collect(self._view.sync.status)
 
     def _links(self) -> Iterator[Metric]:
         rate = GaugeMetricFamily(

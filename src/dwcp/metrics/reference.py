@@ -33,6 +33,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.fencing import Fences
 from dwcp.transfer.node import Node
 from dwcp.transfer.pool import PoolStatus
+from dwcp.transfer.shared_state import PeerView, SharedState, SyncStatus
 from dwcp.workloads.coordinator import Workloads, WorkloadStatus
 from dwcp.workloads.ledger import Ledger
 from dwcp.workloads.ownership import ClusterStatus, Ownership
@@ -60,6 +61,15 @@ class _ExampleOwnership(Ownership):
     @property
     def status(self) -> ClusterStatus:
         return ClusterStatus(ledger=Ledger(Facts(owners={"db": Owner("node2", 1)})))
+
+
+class _ExampleState(SharedState):
+    """One with a peer."""
+
+    @property
+    def status(self) -> SyncStatus:
+        peer = PeerView("node2", "", 0.0, stale=False, takes_part=True, clock_offset=0.0, error="")
+        return SyncStatus(enabled=True, peers=(peer,), refused={"clock": 0})
 
 
 class _Example:
@@ -105,6 +115,10 @@ class _Example:
 
     async def unfence(self, key: str) -> None:
         """Nothing is fenced."""
+
+    @property
+    def sync(self) -> SharedState:
+        return _ExampleState(lambda: self.config)
 
     def _no_node(self) -> Node:
         raise NotFoundError("an example has no node")

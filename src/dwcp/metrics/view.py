@@ -18,6 +18,7 @@ from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board
 from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
+from dwcp.transfer.shared_state import SharedState
 from dwcp.workloads.coordinator import Workloads
 from dwcp.workloads.ownership import Ownership
 
@@ -66,6 +67,11 @@ class NodeView(Protocol):
 
     async def unfence(self, key: str) -> None:
         """Raises NotFoundError, StateError."""
+        ...
+
+    @property
+    def sync(self) -> SharedState:
+        """What is known of all nodes. Its `status` is cheap; all else blocks, and may be called from any thread."""
         ...
 
     async def add_workload(self, name: str, workload: WorkloadSection) -> None:

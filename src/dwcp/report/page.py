@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 
 from dwcp.report.chart import Bar, bars
 from dwcp.report.figures import Figures, Recovery, Traffic
+from dwcp.report.sheet import sheet, table
 from dwcp.store.records import Record
 from dwcp.units import format_rate, format_size
-
-_STYLE = """
-:root { color-scheme: light dark; --text: light-dark(#1b2430, #e6eaef); --muted: light-dark(#57636f, #9aa6b2);
-  --page: light-dark(#fff, #0f1216); --line: light-dark(#e1e5ea, #2a313a); --content: light-dark(#2f6fd0, #78aaff);
-  --wire: light-dark(#0b8a7d, #4fd1c0); --bad: light-dark(#a92b1f, #ff9a8f); }
-body { margin: 0 auto; padding: 40px 24px; max-width: 960px; background: var(--page); color: var(--text);
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; font-variant-numeric: tabular-nums; }
-h1 { margin: 0; font-size: 1.7rem; letter-spacing: -0.01em; } h2 { margin: 40px 0 12px; font-size: 1.1rem; }
-p { margin: 4px 0; } .muted { color: var(--muted); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 20px; margin: 28px 0; }
-dt { color: var(--muted); font-size: 0.87rem; } dd { margin: 0; font-size: 1.5rem; font-weight: 600; }
-table { border-collapse: collapse; width: 100%; font-size: 0.92rem; }
-th, td { text-align: right; padding: 6px 8px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-th { font-weight: 500; color: var(--muted); } th:first-child, td:first-child, .text td, .text th { text-align: left; }
-.text td:first-child { white-space: nowrap; color: var(--muted); }
-svg { width: 100%; height: auto; } .label { font-size: 11px; fill: var(--muted); }
-.grid { stroke: var(--line); } .content { fill: var(--content); } .wire { fill: var(--wire); }
-.fault { fill: var(--bad); }
-.key::before { content: ""; display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 6px 0 14px;
-  background: var(--content); } .key.of-wire::before { background: var(--wire); }
-.key.of-fault::before { background: var(--bad); border-radius: 50%; }
-"""
 
 
 def page(node: str, figures: Figures) -> str:
@@ -49,14 +28,12 @@ def page(node: str, figures: Figures) -> str:
     ]
     facts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in told)
     sections = [_over_time(figures), _peers(figures), _components(figures), _faults(figures.faults)]
-    title = f"{escape(node)}: {_moment(figures.begin)} to {_moment(figures.end)}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
-        "<body><main>"
+    title = f"{node}: {_moment(figures.begin)} to {_moment(figures.end)}"
+    return sheet(
+        title,
         f"<h1>{escape(node)}</h1><p>{escape(headline(figures))}</p>"
         f'<p class="muted">{_moment(figures.begin)} to {_moment(figures.end)}, from {figures.records:,} records of the '
-        f"transaction log{_damage(figures)}</p><dl>{facts}</dl>{''.join(sections)}</main></body></html>\n"
+        f"transaction log{_damage(figures)}</p><dl>{facts}</dl>{''.join(sections)}",
     )
 
 
@@ -96,7 +73,7 @@ def _peers(figures: Figures) -> str:
     ordered = sorted(figures.peers.items(), key=lambda entry: -entry[1].bytes)
     head = ("peer", "transfers", "failed", "content", "on the wire", "saved", "rate")
     trips = [(peer, f"{count:,}") for peer, count in figures.trips.most_common()]
-    return _table("By peer", head, [_peer(name, traffic) for name, traffic in ordered]) + _table(
+    return table("By peer", head, [_peer(name, traffic) for name, traffic in ordered]) + table(
         "Circuit breakers", ("peer", "trips"), trips
     )
 
@@ -120,7 +97,7 @@ def _components(figures: Figures) -> str:
         for name, c in sorted(figures.components.items())
         if is_told(c)
     ]
-    return _table("Recoveries", ("component", "restarts", "recovered", "given up", "unhealthy for"), rows)
+    return table("Recoveries", ("component", "restarts", "recovered", "given up", "unhealthy for"), rows)
 
 
 def _faults(faults: Iterable[Record]) -> str:
@@ -128,7 +105,7 @@ def _faults(faults: Iterable[Record]) -> str:
         (_moment(record.time.astimezone()), f"{record.kind} {_outcome(record)} {record.peer}", _reason(record))
         for record in reversed(list(faults))
     ]
-    return _table("What went wrong, newest first", ("when", "what", "why"), rows, "text")
+    return table("What went wrong, newest first", ("when", "what", "why"), rows, "text")
 
 
 def _outcome(record: Record) -> str:
@@ -139,15 +116,6 @@ def _reason(record: Record) -> str:
     named = [str(record.detail[key]) for key in ("target", "component") if key in record.detail]
     why = [str(record.detail[key]) for key in ("error", "reason", "problems") if record.detail.get(key)]
     return ": ".join([*named, *why])
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Left out where there is nothing in it."""
-    if not rows:
-        return ""
-    heads = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<h2>{title}</h2><table class="{kind}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _moment(time: object) -> str:

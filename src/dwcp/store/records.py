@@ -37,6 +37,7 @@ KINDS = {
     "limit": ("set",),
     "transfer": ("begin", "end"),
     "job": ("add", "begin", "done", "cancelled", "parked"),
+    "sync": ("stale", "fresh"),
     "workload": ("add", "remove", "pause", "resume"),
     "cluster": (
         *("node-there", "node-gone", "owned", "unowned", "hand-over", "move", "refused", "drain", "drain-undone"),

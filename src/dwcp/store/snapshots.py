@@ -35,7 +35,8 @@ DIRECTORY = "snapshots"
 REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
     {
-        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "fences", "session"),
+        *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "sync"),
+        *("fences", "session"),
         *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
     }
 )

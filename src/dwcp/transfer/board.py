@@ -58,6 +58,8 @@ class TransferStatus:
     wire_bytes: int = 0
     """All that this transfer put on the network, both ways: TCP payload with TLS records and retransmissions."""
     streams: int = 0
+    paused: bool = False
+    """Nothing is sent until it is resumed, at either end; of a running one."""
     error: str = ""
     foreseen: Rates | None = None
     """What the link is forecast to carry; None where nobody forecasts it."""
@@ -75,11 +77,15 @@ class TransferStatus:
     @property
     def eta_range(self) -> tuple[float, float] | None:
         """Seconds to go at best and at worst, by the forecast of the link; None without one."""
-        left = self.bytes_total - self.bytes_done
-        if self.foreseen is None or left < 0 or self.state is not State.RUNNING:
+        if self.foreseen is None or self.bytes_total < self.bytes_done or self.state is not State.RUNNING:
             return None
-        best, _, worst = self.foreseen.seconds(left / (self.ratio or 1.0), self.eta_seconds)
+        best, _, worst = self.seconds_at(self.foreseen, self.eta_seconds)
         return best, worst
+
+    def seconds_at(self, rates: Rates, seen: float | None) -> tuple[float, float, float]:
+        """As `Rates.seconds`, for what is left. What is on its way is not settled yet, so that a ratio below 1 says
+        nothing of the rest."""
+        return rates.seconds((self.bytes_total - self.bytes_done) / max(self.ratio, 1.0), seen)
 
     @property
     def eta_seconds(self) -> float | None:
@@ -108,9 +114,14 @@ class Board:
         self._ended = dict.fromkeys((State.DONE, State.FAILED, State.CANCELLED), 0)
 
     def begin(
-        self, status: TransferStatus, read: Callable[[TransferStatus], TransferStatus], cancel: Callable[[], None]
+        self,
+        status: TransferStatus,
+        read: Callable[[TransferStatus], TransferStatus],
+        cancel: Callable[[], None],
+        pause: Callable[[bool], None],
     ) -> str:
-        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it.
+        """Adds a transfer. `read` brings a status up to date from the transfer's own counters; `cancel` stops it;
+        `pause(True)` pauses it, `pause(False)` lets it go on.
 
         Returns the id to `end` it by: a peer chose `status.id`, and may have chosen that of another live one.
         """
@@ -121,7 +132,7 @@ class Board:
                     break
                 name = f"{status.id}-{number}"
             status = replace(status, id=name, started_at=time.time())
-            self._live[name] = _Live(status, self._clock(), read, cancel)
+            self._live[name] = _Live(status, self._clock(), read, cancel, pause)
         for observer in self._observers:
             observer.began(status)
         return name
@@ -163,11 +174,19 @@ class Board:
 
     def cancel(self, transfer_id: str) -> None:
         """Asks a live transfer to stop; it ends as `cancelled` soon after. Raises NotFoundError."""
+        self._running(transfer_id).cancel()
+
+    def pause(self, transfer_id: str, *, paused: bool) -> None:
+        """Pauses a live transfer, or lets it go on; may wait for the network. Raises NotFoundError, RefusedError where
+        the peer is too old to be asked, TemporaryError where it cannot be told."""
+        self._running(transfer_id).pause(paused)
+
+    def _running(self, transfer_id: str) -> _Live:
         with self._lock:
             live = self._live.get(transfer_id)
         if live is None:
             raise NotFoundError(f"no running transfer {transfer_id!r} here; GET /transfers lists them")
-        live.cancel()
+        return live
 
     def _read(self, live: _Live) -> TransferStatus:
         return replace(live.read(live.status), seconds=self._clock() - live.began)
@@ -179,3 +198,4 @@ class _Live:
     began: float
     read: Callable[[TransferStatus], TransferStatus]
     cancel: Callable[[], None]
+    pause: Callable[[bool], None]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,25 +17,22 @@ from msgspec.structs import replace
 
 from dwcp.config import Config, default_files, load_config
 from dwcp.errors import (
-    DwcpError,
     NotFoundError,
-    ProtocolError,
-    RefusedError,
-    UnreachableError,
     UsageError,
-    from_code,
 )
 from dwcp.files.root import Root
 from dwcp.store.open_breakers import open_breaker
 from dwcp.store.opening import open_state
 from dwcp.store.peers import with_added
 from dwcp.supervise.breaker import rejection
-from dwcp.transfer import tracing
+from dwcp.transfer import remote_files, tracing
 from dwcp.transfer.board import Board, TransferStatus
 from dwcp.transfer.node import Node
 from dwcp.transfer.recording import TransferRecording
+from dwcp.transfer.remote_files import RemoteEntry
+from dwcp.transfer.requests import Requests
 from dwcp.transfer.result import TransferResult
-from dwcp.transfer.session import Dialled, Standby
+from dwcp.transfer.session import Dialled
 from dwcp.wire import messages as m
 from dwcp.wire.handshake import FENCES
 from dwcp.wire.paths import check_relative
@@ -51,27 +46,11 @@ if TYPE_CHECKING:
 
 _LATER = ("dwcp.transfer.outbound", "dwcp.transfer.source", "dwcp.transfer.download")
 """What a transfer needs beyond a session; a tenth of a second of loading, for which no peer should have to wait."""
-MAX_ANSWERS = 1_000_000 // m.MAX_ENTRIES
-"""Frames in answer to one request: a million names of one directory, some 300 MB of memory here, which a directory of
-that size is worth."""
-
 Checksum = Literal["xxh3", "blake3"]
 OnProgress = Callable[[TransferStatus], None]
 OnChange = Callable[[Change], None]
 T = TypeVar("T")
 USUAL = TreeOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteEntry:
-    """One name at a peer. `kind`: file, dir, symlink, special or export; `size` in bytes; `target` of a symlink."""
-
-    name: str
-    kind: str
-    size: int
-    mtime_ns: int
-    mode: int
-    target: str
 
 
 class Peer:
@@ -84,10 +63,11 @@ class Peer:
         self.address = address
         self.fingerprint = expected
         """Or `ca:NAME`."""
+        self._features = session.features
         self._node = node
-        self._request_lock = threading.Lock()
-        self._standby: Standby | None = None
-        self._keep(session)
+        self._requests = Requests(
+            name, partial(tracing.connect, node, name, address, expected), session, node.config.transport.read_timeout
+        )
 
     async def send(
         self,
@@ -191,11 +171,24 @@ class Peer:
 
     async def ls(self, path: str = "") -> list[RemoteEntry]:
         """What is in a directory of the peer; its exports for the empty path. Raises NotFoundError, RefusedError."""
-        return await asyncio.to_thread(self._list, os.fsencode(path))
+        return await asyncio.to_thread(remote_files.ls, self._requests, path)
+
+    async def stat(self, path: str) -> RemoteEntry:
+        """What is at EXPORT or EXPORT/PATH itself; a symlink is not followed. Raises NotFoundError, RefusedError."""
+        return await asyncio.to_thread(remote_files.stat, self._requests, path)
+
+    async def read(self, path: str, offset: int, size: int, *, unchanged: RemoteEntry | None = None) -> bytes:
+        """`size` bytes of a file (EXPORT/PATH) from `offset`, fewer where it ends; all of them are of one state of the
+        file, of that which `unchanged` tells of where it is given. They are kept in memory and come on one connection:
+        `get` is for much of a file.
+
+        Raises TemporaryError where the file has changed, NotFoundError, RefusedError, StorageError.
+        """
+        return await asyncio.to_thread(remote_files.read, self._requests, path, offset, size, unchanged)
 
     async def ping(self) -> float:
         """Seconds of one round trip on the session."""
-        return await asyncio.to_thread(self._ping)
+        return await asyncio.to_thread(self._requests.ping)
 
     async def order(
         self, source: str, peer: str, target: str, *, delete: bool = False, checksum: Checksum = "xxh3"
@@ -205,13 +198,13 @@ class Peer:
         from dwcp.transfer.remote_jobs import place
 
         request = partial(place, self, source, peer, target, delete=delete, checksum=checksum)
-        return await _cancellable(request, self._hang_up)
+        return await _cancellable(request, self._requests.hang_up)
 
     async def order_status(self, job: int) -> RemoteJob:
         """How far it is. Raises NotFoundError for a job that this node has not ordered."""
         from dwcp.transfer.remote_jobs import look
 
-        return await _cancellable(partial(look, self, job), self._hang_up)
+        return await _cancellable(partial(look, self, job), self._requests.hang_up)
 
     async def keep_version(self, path: str, keep: str = "all", *, fence: m.Fence | None = None) -> KeptVersion:
         """Makes a version of what is at `path` (EXPORT/PATH) now, where it differs from the newest one, and removes
@@ -222,13 +215,13 @@ class Peer:
         """
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.keep, self, path, keep, fence), self._hang_up)
+        return await _cancellable(partial(remote_versions.keep, self, path, keep, fence), self._requests.hang_up)
 
     async def versions(self, path: str) -> list[RemoteVersion]:
         """Of what is at `path`, oldest first. Raises NotFoundError, RefusedError, StorageError."""
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.find, self, path), self._hang_up)
+        return await _cancellable(partial(remote_versions.find, self, path), self._requests.hang_up)
 
     async def check_versions(
         self, path: str, rate: int | None = None, *, fence: m.Fence | None = None
@@ -237,7 +230,7 @@ class Peer:
         Raises as `keep_version`."""
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.check, self, path, rate, fence), self._hang_up)
+        return await _cancellable(partial(remote_versions.check, self, path, rate, fence), self._requests.hang_up)
 
     async def restore(
         self,
@@ -301,7 +294,7 @@ class Peer:
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
         from dwcp.transfer.outbound import Outbound
 
-        outbound = Outbound(self._node, order, on_progress, self._take())
+        outbound = Outbound(self._node, order, on_progress, self._requests.take())
         return await _cancellable(outbound.run, outbound.cancel)
 
     @property
@@ -309,82 +302,13 @@ class Peer:
         """Whether it keeps former owners of a workload out."""
         return FENCES in self._features
 
-    def _keep(self, session: Dialled) -> Standby:
-        self._features = session.features
-        self._standby = Standby(session, self._node.config.transport.read_timeout)
-        return self._standby
-
-    def _session(self) -> Dialled:
-        """The one that is there for requests. Call with the request lock held."""
-        standby = self._standby or self._keep(tracing.connect(self._node, self.name, self.address, self.fingerprint))
-        return standby.session
-
     def leave(self) -> None:
-        """Ends the session, where no transfer has taken it."""
-        session = self._take()
-        if session is not None:
-            _leave(session)
-
-    def _take(self) -> Dialled | None:
-        """The session that stands by, which is the caller's from now on."""
-        with self._request_lock:
-            standby, self._standby = self._standby, None
-        return standby.take() if standby is not None else None
-
-    def _list(self, path: bytes) -> list[RemoteEntry]:
-        return [
-            RemoteEntry(os.fsdecode(e.name), e.type, e.size, e.mtime_ns, e.mode, os.fsdecode(e.link))
-            for answer in self.request(m.List(path=path), m.Listing)
-            for e in answer.entries
-        ]
+        """Ends the session, where no transfer has taken it. Blocks."""
+        self._requests.end()
 
     def request(self, request: m.Message, kind: type[M], feature: str = "") -> list[M]:
-        """The answers, of which each but the last has `more`. Blocks. `feature`: what the peer must be able to do.
-
-        Raises what the peer answers, UnreachableError, TimeoutExpired, ProtocolError, or RefusedError for a peer that
-        cannot do it.
-        """
-        answers: list[M] = []
-        with self._request_lock:
-            session = self._session()
-            if feature and feature not in session.features:
-                raise RefusedError(f"{self.name} cannot do this ({feature}); bring it to this node's version")
-            session.channel.send(request)
-            while True:
-                answers.append(self._answer(session, kind))
-                if not getattr(answers[-1], "more", False):
-                    return answers
-                if len(answers) > MAX_ANSWERS:
-                    raise ProtocolError(f"{self.name} answers without end")
-
-    def _hang_up(self) -> None:
-        """Ends a request that is under way."""
-        standby = self._standby
-        if standby is not None:
-            standby.session.channel.link.shutdown()
-
-    def _ping(self) -> float:
-        with self._request_lock:
-            session = self._session()
-            began = time.monotonic()
-            session.channel.send(m.Ping(token=1))
-            self._answer(session, m.Pong)
-            return time.monotonic() - began
-
-    def _answer(self, session: Dialled, kind: type[M]) -> M:
-        while True:
-            try:
-                message, _ = session.channel.receive()
-            except EOFError as error:
-                raise UnreachableError(f"{self.name} closed the session") from error
-            if isinstance(message, m.Error):
-                raise from_code(message.code, f"{self.name}: {message.message}")
-            if isinstance(message, kind):
-                return message
-            if isinstance(message, m.Welcome):
-                session.admit(message)
-            elif not isinstance(message, m.Ping):
-                raise ProtocolError(f"{self.name} answers with a {type(message).__name__}")
+        """See `Requests.ask`; blocks."""
+        return self._requests.ask(request, kind, feature)
 
 
 M = TypeVar("M", bound=m.Message)
@@ -405,29 +329,41 @@ async def connect(
     Raises NotFoundError for an unknown peer, CircuitOpenError, UnreachableError, TimeoutExpired, AuthenticationError
     or ConfigError.
     """
-    node = await asyncio.to_thread(_node, config)
-    # first, so that a peer that nobody knows is said to be unknown
-    node.address_of(peer)
-    if not despite_breaker:
-        _ask_breaker(node, peer)
-    async with connect_as(node, peer, ahead) as connected:
+    connected = await open_peer(peer, config=config, ahead=ahead, despite_breaker=despite_breaker)
+    try:
         yield connected
+    finally:
+        await asyncio.to_thread(connected.leave)
 
 
 @asynccontextmanager
 async def connect_as(node: Node, peer: str, ahead: int = 0) -> AsyncIterator[Peer]:
     """As `connect`, for a process that is a node already."""
+    connected = await _open(node, peer, ahead)
+    try:
+        yield connected
+    finally:
+        await asyncio.to_thread(connected.leave)
+
+
+async def open_peer(peer: str, *, config: Config | None = None, ahead: int = 0, despite_breaker: bool = False) -> Peer:
+    """As `connect`, for whoever calls `Peer.leave` in the end."""
+    node = await asyncio.to_thread(_node, config)
+    # first, so that a peer that nobody knows is said to be unknown
+    node.address_of(peer)
+    if not despite_breaker:
+        _ask_breaker(node, peer)
+    return await _open(node, peer, ahead)
+
+
+async def _open(node: Node, peer: str, ahead: int) -> Peer:
     address, fingerprint = node.address_of(peer)
     loading = asyncio.ensure_future(asyncio.to_thread(_load_what_comes_later))
     try:
         session = await asyncio.to_thread(tracing.connect, node, peer, address, fingerprint, ahead)
     finally:
         await loading
-    connected = Peer(node, peer, address, fingerprint, session)
-    try:
-        yield connected
-    finally:
-        await asyncio.to_thread(connected.leave)
+    return Peer(node, peer, address, fingerprint, session)
 
 
 def _ask_breaker(node: Node, peer: str) -> None:
@@ -455,17 +391,6 @@ def _node(config: Config | None) -> Node:
     state = open_state(config)
     # read after that: a restore that was interrupted may have brought other peers
     return Node(with_added(config), state.identity, Board(TransferRecording(state.recorder, command=True)))
-
-
-def _leave(session: Dialled) -> None:
-    try:
-        session.channel.send(m.Bye())
-    except DwcpError:
-        # it has gone already: there is nobody to say goodbye to
-        return
-    finally:
-        session.end()
-        session.channel.link.close()
 
 
 async def _cancellable(run: Callable[[], T], cancel: Callable[[], None]) -> T:

@@ -28,6 +28,16 @@ class Engine(ABC):
         self.error: DwcpError | None = None
         self.verified = False
 
+    @property
+    @abstractmethod
+    def paused(self) -> bool:
+        """The sender begins no further blocks; the session lives."""
+
+    @abstractmethod
+    def pause(self, paused: bool) -> None:
+        """Pauses the transfer, or lets it go on. Raises RefusedError where the peer cannot be asked for that,
+        TemporaryError where it cannot be told."""
+
     @abstractmethod
     def _handle(self, message: m.Message, body: bytes) -> None:
         """One message of the control connection. Raises ProtocolError for what has no place here."""

@@ -35,7 +35,20 @@ from dwcp.transfer.rdma import Rdma
 from dwcp.tuning.leaves import FAR
 from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
-from dwcp.wire.handshake import DICTIONARY, FENCES, ORDERS, PROBE, RDMA, TRACES, VERSIONED, Claim, Introduction
+from dwcp.wire.handshake import (
+    DICTIONARY,
+    FENCES,
+    ORDERS,
+    PAUSE,
+    PROBE,
+    RDMA,
+    READ,
+    SYNC,
+    TRACES,
+    VERSIONED,
+    Claim,
+    Introduction,
+)
 from dwcp.wire.messages import Order, Ordered
 
 POOL_SHARE = 4
@@ -52,6 +65,14 @@ class Orders(Protocol):
 
     def look(self, peer: str, job: int) -> Ordered:
         """Raises NotFoundError for a job that this peer has not ordered."""
+        ...
+
+
+class Synchroniser(Protocol):
+    """What this node knows of all nodes. Called in threads of sessions."""
+
+    def answer(self, peer: str, key: bytes, content: bytes) -> bytes:
+        """To a peer with that identity key. Raises ProtocolError, or StateError where it cannot be used."""
         ...
 
 
@@ -73,6 +94,8 @@ class Node:
         self.orders: Orders | None = None
         """Where it sends what peers tell it to."""
         self.telemetry = telemetry_of(config.telemetry, config.node.name)
+        self.sync: Synchroniser | None = None
+        """Where it takes part in synchronisation."""
         _raise_descriptor_limit()
 
     def apply(self, config: Config) -> None:
@@ -179,7 +202,10 @@ class Node:
             PROBE: True,
             VERSIONED: True,
             FENCES: True,
+            READ: True,
+            PAUSE: True,
             ORDERS: self.orders is not None,
+            SYNC: self.sync is not None,
             RDMA: self.rdma.usable(),
             TRACES: self.telemetry.enabled,
         }

@@ -40,7 +40,13 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import DICTIONARY, FENCES, SEGMENT, TRACES
+from dwcp.wire.handshake import (
+    DICTIONARY,
+    FENCES,
+    PAUSE,
+    SEGMENT,
+    TRACES,
+)
 from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
@@ -98,6 +104,9 @@ class Outbound:
         self._engine: Sender | Receiver | None = None
         self._control: Channel | None = None
         self._cancelled = threading.Event()
+        self._pausing = threading.Lock()
+        self._paused_until = 0.0
+        """Monotonic; when a session ended in a pause, in which nothing could move."""
         self._streams: StreamKeeper | None = None
         self._most_streams = 0
         self._memory: PathMemory | None = None
@@ -116,6 +125,14 @@ class Outbound:
         if control is not None:
             shutdown_later(control.link)
 
+    def pause(self, paused: bool) -> None:
+        """Pauses the transfer, or lets it go on, over however many sessions. Raises as `Engine.pause`; TemporaryError
+        before the first one."""
+        with self._pausing:
+            if self._engine is None:
+                raise TemporaryError(f"{self._order.peer} is not connected yet; try again when it is")
+            self._engine.pause(paused)
+
     def run(self) -> TransferResult:
         """Raises what the transfer failed with; PartialError when some files failed and the others did not."""
         order = self._order
@@ -126,7 +143,8 @@ class Outbound:
     def _run(self) -> TransferResult:
         order, board = self._order, self._node.board
         role = Role.SEND if order.direction == "put" else Role.RECEIVE
-        board.begin(TransferStatus(self.id, role, order.peer, os.fsdecode(order.path)), self.status, self.cancel)
+        status = TransferStatus(self.id, role, order.peer, os.fsdecode(order.path))
+        board.begin(status, self.status, self.cancel, self.pause)
         state, text = State.FAILED, ""
         done = threading.Event()
         reporter = threading.Thread(target=self._report, args=(done,), name="dwcp-progress", daemon=True)
@@ -158,6 +176,7 @@ class Outbound:
             status,
             streams=self._streams.live if self._streams is not None else 0,
             wire_bytes=sum(self._meter.read()),
+            paused=engine is not None and engine.paused,
             seconds=seconds,
             foreseen=self._foresight.rates() if self._foresight is not None else None,
         )
@@ -190,6 +209,7 @@ class Outbound:
             except TemporaryError as error:
                 settled = self._engine.progress.bytes_done if self._engine is not None else 0
                 now = time.monotonic()
+                last_move = max(last_move, self._paused_until)
                 if settled != moved:
                     pause, moved, last_move = FIRST_RETRY, settled, now
                 if self._cancelled.is_set():
@@ -224,12 +244,15 @@ class Outbound:
             if self._order.source is None:
                 # nothing is made here before the peer has agreed; a sender need not wait for that, see `_drive`
                 self._await_opened(session)
-            engine = self._engine = self._new_engine(session, least_leaf)
+            engine = self._new_engine(session, least_leaf)
             try:
                 with Heartbeat(control, self._node.config.transport.read_timeout):
+                    self._take_over(engine)
                     engine.start()
                     self._drive(engine, session)
             finally:
+                if engine.paused:
+                    self._paused_until = time.monotonic()
                 engine.close()
         finally:
             session.end()
@@ -239,6 +262,13 @@ class Outbound:
         if engine.error is not None:
             raise engine.error
         return self._result(engine)
+
+    def _take_over(self, engine: Sender | Receiver) -> None:
+        """A pause outlives the session that it began in."""
+        with self._pausing:
+            before, self._engine = self._engine, engine
+            if before is not None and before.paused:
+                engine.pause(True)
 
     def _open(self, session: Dialled) -> int:
         """Asks for the transfer; the least leaf size in bytes that it was asked with."""
@@ -324,6 +354,7 @@ class Outbound:
                 tell=self._tell,
                 kept=kept,
                 trained=trained,
+                pauses=PAUSE in session.features,
             )
         if order.destination is None:
             raise DwcpError("an order needs a source or a destination")
@@ -341,6 +372,7 @@ class Outbound:
             dictionaries=node.taken_dictionaries(order.peer),
             tree=order.tree,
             tell=self._tell,
+            pauses=PAUSE in session.features,
         )
 
     def _tell(self, changes: list[Change]) -> None:

@@ -13,7 +13,16 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, FencedError, IntegrityError, ProtocolError, TemporaryError, fault, from_code
+from dwcp.errors import (
+    DwcpError,
+    FencedError,
+    IntegrityError,
+    ProtocolError,
+    RefusedError,
+    TemporaryError,
+    fault,
+    from_code,
+)
 from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Parts, Root, failure
 from dwcp.files.staging import NoStaging, Staging
@@ -71,12 +80,13 @@ class Receiver(Engine):
         dictionaries: Taken | None = None,
         unprivileged: str = "",
         tell: Callable[[list[Change]], None] | None = None,
+        pauses: bool = False,
         ticket: Ticket | Unfenced = UNFENCED,
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
         the like are not to be kept, whatever `tree` asks for. `dictionaries`: where the sender may bring some. `tell`
-        learns what changes, where `tree` asks for that. `ticket`: asked before anything is changed, and closed
-        by the caller. Raises a DwcpError where it can't."""
+        learns what changes, where `tree` asks for that. `pauses`: the peer can be asked for a pause. `ticket`: asked
+        before anything is changed, and closed by the caller. Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
@@ -97,6 +107,9 @@ class Receiver(Engine):
         self._options = tree
         self._tell = tell if tree.itemize else None
         self._ticket = ticket
+        self._pauses = pauses
+        self._paused = False
+        """As the sender said last."""
         self._changes: list[Change] = []
         level = top_level(
             tree.filters, ignore_files=tree.ignore_files, at_sender=False, delete_excluded=tree.delete_excluded
@@ -204,7 +217,7 @@ class Receiver(Engine):
 
     def backlog(self) -> int:
         """Leaves that were asked for and have not come: as many streams would find work."""
-        return max(0, self._wanted_bytes + PACK_BYTES - 1) // PACK_BYTES
+        return 0 if self._paused else max(0, self._wanted_bytes + PACK_BYTES - 1) // PACK_BYTES
 
     def expected(self) -> int:
         """Leaves that may be asked for soon: what is announced is planned at once."""
@@ -212,6 +225,16 @@ class Receiver(Engine):
 
     def limit_streams(self, limit: int) -> None:
         self._control.send(m.Streams(limit=limit))
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def pause(self, paused: bool) -> None:
+        """Asks the sender, which says when it is so."""
+        if not self._pauses:
+            raise RefusedError("the sending node is older and cannot be asked to pause; pause the transfer there")
+        self._control.send(m.Pause(paused=paused))
 
     # -- what the sender says ------------------------------------------------------------------------------------------
 
@@ -233,6 +256,8 @@ class Receiver(Engine):
                 self._control.send(m.DictionaryHeld(id=message.id))
             case m.IndexRequest():
                 self._index_request(message)
+            case m.Pause():
+                self._paused = message.paused
             case m.Error(file=None):
                 self.abort(from_code(message.code, message.message))
             case m.Error(file=number):

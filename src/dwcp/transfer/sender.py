@@ -7,6 +7,7 @@ data connection.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -86,9 +87,11 @@ class Sender(Engine):
         tell: Callable[[list[Change]], None] | None = None,
         kept: KeptCopies | None = None,
         trained: Trained | None = None,
+        pauses: bool = False,
     ) -> None:
         """`idle_seconds`: an idle stream says PING this often. `tell` is told what the receiver changes. `kept`: what
-        was sent before, to a peer that takes segments. `trained`: to one that takes dictionaries."""
+        was sent before, to a peer that takes segments. `trained`: to one that takes dictionaries. `pauses`: the peer
+        wants to know of a pause."""
         super().__init__(control)
         self._source = source
         control.max_body = MAX_BODY
@@ -102,6 +105,7 @@ class Sender(Engine):
         self._names_first = tree.delete_before
         self._throttle = Throttle(tree.rate) if tree.rate else None
         self._tell = tell
+        self._pauses = pauses
         self._work = Work()
         self._files: dict[int, Outgoing] = {}
         self._announced = self._unsettled = 0
@@ -173,7 +177,20 @@ class Sender(Engine):
 
     def expected(self) -> int:
         """Tasks that will come if the receiver lacks all of what it has not answered for yet."""
-        return -(-self._unanswered_bytes // PACK_BYTES)
+        return 0 if self.paused else -(-self._unanswered_bytes // PACK_BYTES)
+
+    @property
+    def paused(self) -> bool:
+        return self._work.held
+
+    def pause(self, paused: bool) -> None:
+        """Blocks under way end; streams say PING until it goes on."""
+        self._work.hold(paused)
+        log.info("the transfer is paused" if paused else "the transfer goes on")
+        if self._pauses:
+            with contextlib.suppress(TemporaryError):
+                # the session breaks off just now, and the next one begins with the same
+                self._control.send(m.Pause(paused=paused))
 
     def limit_streams(self, limit: int) -> None:
         """Streams beyond `limit` end after the task that they are at."""
@@ -278,6 +295,8 @@ class Sender(Engine):
                     self._tell(message.changes)
             case m.Streams():
                 self.limit_streams(message.limit)
+            case m.Pause():
+                self.pause(message.paused)
             case m.Finished():
                 if self._files or not self._scan_told:
                     raise ProtocolError(f"the peer has finished, it says, with {len(self._files)} files not settled")

@@ -1,11 +1,10 @@
-"""One session as its responder serves it: listings, and at most one transfer."""
+"""One session as its responder serves it: requests, and at most one transfer."""
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from dwcp.config.model import Export
 from dwcp.errors import DwcpError, Interrupted, NotFoundError, ProtocolError, RefusedError, TemporaryError
 from dwcp.files.root import Parts, Root, failure
 from dwcp.links.ucx import UcxLink
 from dwcp.telemetry import NO_SPAN, Span
 from dwcp.transfer import tracing
+from dwcp.transfer.asked import itself, listing, read_range
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
 from dwcp.transfer.fencing import UNFENCED, Ticket, Unfenced
@@ -31,8 +32,8 @@ from dwcp.transfer.session import LIVELY, PARTING, Heartbeat, part, shutdown_lat
 from dwcp.transfer.settings import Compression
 from dwcp.transfer.source import TreeSource
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import DICTIONARY, RDMA, SEGMENT
-from dwcp.wire.paths import STAGING, check_relative, display
+from dwcp.wire.handshake import DICTIONARY, PAUSE, RDMA, SEGMENT
+from dwcp.wire.paths import check_relative, display
 from dwcp.wire.tree import TreeOptions
 
 OVERTAKEN = 5.0
@@ -151,11 +152,15 @@ class ServedSession:
                 case m.Bye():
                     return
                 case m.List():
-                    self._answer(partial(self._list, message.path))
+                    self._answer(partial(self._list, message))
+                case m.Read():
+                    self._answer(partial(self._read, message))
                 case m.Keep() | m.Versions() | m.Check():
                     self._answer(partial(self._about_versions, message))
                 case m.Order() | m.OrderStatus():
                     self._answer(partial(self._about_orders, message))
+                case m.Sync():
+                    self._answer(partial(self._synchronise, message))
                 case m.Open():
                     self._transfer(message)
                     return
@@ -196,6 +201,12 @@ class ServedSession:
         local = str(Path(config.storage.exports[name].path) / below)
         return self._node.fences.admit(fence, self.peer, local, self.interrupt)
 
+    def _synchronise(self, request: m.Sync) -> None:
+        sync = self._node.sync
+        if sync is None:
+            raise RefusedError(f"node {self._node.identity.node_name!r} does not synchronise now (sync.enabled)")
+        self._channel.send(m.Synced(content=sync.answer(self.peer, self.peer_key, request.content)))
+
     def _about_orders(self, request: m.Order | m.OrderStatus) -> None:
         orders = self._node.orders
         if orders is None:
@@ -233,10 +244,15 @@ class ServedSession:
         meter.add(self._channel.link)
 
         def read(status: TransferStatus) -> TransferStatus:
-            return replace(engine.progress.fill(status), streams=engine.active_streams, wire_bytes=sum(meter.read()))
+            return replace(
+                engine.progress.fill(status),
+                streams=engine.active_streams,
+                wire_bytes=sum(meter.read()),
+                paused=engine.paused,
+            )
 
         status = TransferStatus(request.transfer, role, self.peer, os.fsdecode(request.path))
-        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")))
+        name = board.begin(status, read, lambda: self.interrupt(Interrupted("cancelled here")), engine.pause)
         log.info("transfer begins", transfer=name, role=role, peer=self.peer, path=display(request.path))
         try:
             self._channel.send(m.Opened())
@@ -361,6 +377,7 @@ class ServedSession:
                 tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
                 unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
                 ticket=self._ticket,
+                pauses=PAUSE in self.features,
             )
         except DwcpError:
             root.close()
@@ -392,12 +409,17 @@ class ServedSession:
             tree=request.tree or TreeOptions(),
             kept=kept,
             trained=self._node.trained(self.peer, b"get " + request.path) if DICTIONARY in self.features else None,
+            pauses=PAUSE in self.features,
         )
+
+    @property
+    def _exports(self) -> dict[str, Export]:
+        return self._node.config.storage.exports
 
     def _locate(self, path: bytes, *, write: bool) -> tuple[Root, Parts]:
         """The export's root, opened, and the path below it. Raises NotFoundError, RefusedError or StorageError."""
         name, _, rest = path.partition(b"/")
-        exports = self._node.config.storage.exports
+        exports = self._exports
         export = exports.get(os.fsdecode(name))
         if export is None:
             raise NotFoundError(
@@ -409,12 +431,21 @@ class ServedSession:
         parts = check_relative(rest)
         return Root(Path(export.path)), parts
 
-    # -- listings ------------------------------------------------------------------------------------------------------
+    def _list(self, request: m.List) -> None:
+        if not request.path:
+            self._tell([m.ListEntry(os.fsencode(name), "export", 0, 0, 0, b"") for name in sorted(self._exports)])
+            return
+        path = request.path.rstrip(b"/")
+        root, parts = self._locate(path, write=False)
+        try:
+            self._tell([itself(root, parts, path)] if request.itself else listing(root, parts, path))
+        finally:
+            root.close()
 
-    def _list(self, path: bytes) -> None:
+    def _tell(self, entries: Iterable[m.ListEntry]) -> None:
         batch: list[m.ListEntry] = []
         size = 0
-        for entry in self._listing(path):
+        for entry in entries:
             batch.append(entry)
             size += len(entry.name) + len(entry.link) + 64
             if len(batch) == m.MAX_ENTRIES or size >= ENTRY_BYTES:
@@ -422,35 +453,21 @@ class ServedSession:
                 batch, size = [], 0
         self._channel.send(m.Listing(entries=batch))
 
-    def _listing(self, path: bytes) -> Iterator[m.ListEntry]:
-        if not path:
-            for export in sorted(self._node.config.storage.exports):
-                yield m.ListEntry(os.fsencode(export), "export", 0, 0, 0, b"")
-            return
-        root, parts = self._locate(path.rstrip(b"/"), write=False)
+    def _read(self, request: m.Read) -> None:
+        if self._node.rdma.required:
+            raise RefusedError(f"{self._node.identity.node_name!r} gives content over RDMA only, {REQUIRED}")
+        root, parts = self._locate(request.path, write=False)
         try:
-            status = root.stat(parts)
-            if not stat.S_ISDIR(status.st_mode):
-                yield _list_entry(parts[-1], status, b"")
-                return
-            with root.directory(parts) as fd:
-                with os.scandir(fd) as found:
-                    names = sorted(os.fsencode(entry.name) for entry in found)
-                for name in names:
-                    if parts or name != STAGING:
-                        child = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(child.st_mode) else b""
-                        yield _list_entry(name, child, link)
-        except OSError as error:
-            raise failure(error, "cannot list", path) from error
+            answer, body = read_range(root, parts, request)
         finally:
             root.close()
-
-
-def _list_entry(name: bytes, status: os.stat_result, link: bytes) -> m.ListEntry:
-    kinds = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
-    kind = kinds.get(stat.S_IFMT(status.st_mode), "special")
-    return m.ListEntry(name, kind, status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode), link)
+        # it is payload, and counts for the node's rate while it is sent
+        pacer, link = self._node.pacer, self._channel.link
+        pacer.add(link)
+        try:
+            self._channel.send(answer, body)
+        finally:
+            pacer.remove(link)
 
 
 def _outcome(engine: Sender | Receiver) -> tuple[State, str]:

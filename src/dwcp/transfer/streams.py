@@ -169,7 +169,10 @@ class StreamKeeper:
             log.info("stream count changes", peer=self._peer, streams=decision.streams, reason=decision.reason)
             self._engine.limit_streams(decision.streams)
         if self._limit is not None:
-            changed = self._limit.observe(now, delivery.acked, delivery.resent, round_trip)
+            if self._engine.paused:
+                changed = self._limit.rest(now, delivery.acked, delivery.resent)
+            else:
+                changed = self._limit.observe(now, delivery.acked, delivery.resent, round_trip)
             if changed or (channels.keys() != self._sharing and self._limit.limit is not None):
                 # those that are left share what the others had
                 self._sharing = channels.keys()

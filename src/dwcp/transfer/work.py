@@ -163,7 +163,7 @@ class Work:
         self._jobs: deque[Iterator[Task]] = deque()
         self._small: deque[Outgoing] = deque()
         self._jobs_left = 0
-        self._closed = False
+        self._closed = self._held = False
 
     def add_small(self, files: Iterable[Outgoing]) -> None:
         with self._condition:
@@ -201,10 +201,10 @@ class Work:
             self.add(task)
 
     def next(self, seconds: float) -> Task | None:
-        """Waits for a task, at most `seconds`; None when there was none, or after `close`."""
+        """Waits for a task, at most `seconds`; None when there was none, while they are held, or after `close`."""
         with self._condition:
             self._condition.wait_for(self._any, seconds)
-            if self._closed:
+            if self._closed or self._held:
                 return None
             if self._urgent:
                 return self._urgent.popleft()
@@ -213,9 +213,21 @@ class Work:
                 return PackTask(self._next_pack())
             return self._next_of_a_job()
 
+    def hold(self, held: bool) -> None:
+        """While they are held nobody gets a task."""
+        with self._condition:
+            self._held = held
+            self._condition.notify_all()
+
+    @property
+    def held(self) -> bool:
+        return self._held
+
     def backlog(self) -> int:
         """Tasks that wait, so how many more streams would find work."""
         with self._condition:
+            if self._held:
+                return 0
             packs = sum(file.size for file in islice(self._small, 4096)) // PACK_BYTES + bool(self._small)
             return len(self._urgent) + self._jobs_left + packs
 
@@ -230,7 +242,7 @@ class Work:
             self._condition.notify_all()
 
     def _any(self) -> bool:
-        return bool(self._closed or self._urgent or self._small or self._jobs_left)
+        return self._closed or (not self._held and bool(self._urgent or self._small or self._jobs_left))
 
     def _next_pack(self) -> list[Outgoing]:
         files: list[Outgoing] = []

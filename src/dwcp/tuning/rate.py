@@ -10,6 +10,7 @@ is what the path gives us. So it gives each an equal share of that, and a little
     cruise   afterwards                                        HEADROOM times the best sample of the last WINDOW
              a sample loses more than TOO_LOSSY                that sample's own rate: the queue drains
     probe    for one sample every PROBE_EVERY seconds          PROBE times the best, because links get better too
+    rest     nothing may be sent                               none; then as at the start
 
 The windowed maximum and the gains are those of BBR (Cardwell et al., 2016), one level up.
 """
@@ -70,6 +71,15 @@ class RateLimit:
         else:
             self.limit = max(best, rate) * HEADROOM
         return self.limit != before
+
+    def rest(self, now: float, delivered: int, resent: int) -> bool:
+        """Instead of `observe`, while nothing may be sent: that nothing is delivered says nothing of the path, which is
+        found anew afterwards."""
+        self._at, self._delivered, self._resent = now, delivered, resent
+        self._samples.clear()
+        self._starting = True
+        before, self.limit = self.limit, None
+        return before is not None
 
     def _best(self, now: float) -> float:
         while self._samples and self._samples[0][0] < now - WINDOW:

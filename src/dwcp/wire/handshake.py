@@ -44,10 +44,16 @@ VERSIONED = "versions"
 """Of a node that keeps versions of what is at a path."""
 FENCES = "fences"
 """Of a node that keeps former owners of a workload out."""
+PAUSE = "pause"
+"""Of a node that pauses a transfer when its receiver asks for it, and says when it does."""
 ORDERS = "orders"
 """Of a node that sends to others what it is told to."""
+SYNC = "sync"
+"""Of a node that exchanges what it knows of all nodes."""
 TRACES = "traces"
 """Of a node that tells a collector of its transfers."""
+READ = "read"
+"""Of a node that gives ranges of files and tells of a path itself."""
 
 Sign = Callable[[bytes], bytes]
 

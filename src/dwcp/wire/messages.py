@@ -36,6 +36,7 @@ Digest: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=32)]
 RdmaAddress: TypeAlias = Annotated[bytes, Meta(max_length=4096)]
 MAX_FILL = 64 * 1024
 Fill: TypeAlias = Annotated[bytes, Meta(max_length=MAX_FILL)]
+SyncContent: TypeAlias = Annotated[bytes, Meta(max_length=192 * 1024)]
 Run: TypeAlias = tuple[Index, Index]
 MAX_RUNS = 8192
 """Of [first, count] pairs in one list: two such lists still fit a head."""
@@ -53,6 +54,8 @@ MAX_SEGMENT_LEAVES = 64
 """Leaves in one SEGMENT."""
 PROBE_SIZE = 8192
 """Bytes: several full segments, so that a path which swallows those shows; all in the first window (RFC 6928)."""
+MAX_READ = 1024 * 1024
+"""Bytes of a file in one CONTENT: a session holds no more than that for a reader; who wants more asks ahead."""
 MAX_OPS = 4096
 """Copies and literals in one BLOCK: a leaf of 16 MiB in 4 KiB pages."""
 
@@ -179,6 +182,8 @@ class Bye(Message):
 class List(Message):
     kind = 16
     path: PathBytes
+    itself: bool = False
+    """The one entry of the path itself, of a directory too; only to a peer with the feature `read`."""
 
 
 class ListEntry(Struct, array_like=True, frozen=True):
@@ -207,6 +212,24 @@ class Fence(Struct, omit_defaults=True):
 
     def __post_init__(self) -> None:
         self.workload = printable(self.workload, 128)
+
+
+class Read(Message):
+    """Some bytes of a file. Further ones may be asked for before the answer is there."""
+
+    kind = 18
+    path: PathBytes
+    offset: Count
+    size: Annotated[int, Meta(ge=1, le=MAX_READ)]
+
+
+class Content(Message):
+    """Answer to READ; its body is what was asked for, less of it only where the file ends. `size` and `mtime_ns` are
+    the whole file's: while they stay the same, so does what is read of it."""
+
+    kind = 19
+    size: Count
+    mtime_ns: Time
 
 
 class Open(Message):
@@ -339,6 +362,20 @@ class Ordered(Message):
 
     def __post_init__(self) -> None:
         self.reason = printable(self.reason, MAX_TEXT)
+
+
+class Sync(Message):
+    """What one node asks another about what both know of all nodes; see `dwcp.sync.messages`."""
+
+    kind = 57
+    content: SyncContent
+
+
+class Synced(Message):
+    """Answer to SYNC."""
+
+    kind = 58
+    content: SyncContent
 
 
 # -- sender to receiver ------------------------------------------------------------------------------------------------
@@ -537,6 +574,14 @@ class Streams(Message):
     limit: Index
 
 
+class Pause(Message):
+    """From the receiver: begin no further blocks, or go on. From the sender: it does so now, whoever asked. Only to
+    peers with the feature `pause`."""
+
+    kind = 42
+    paused: bool
+
+
 class Finished(Message):
     """Everything that can be done is done."""
 
@@ -565,11 +610,12 @@ MESSAGES: dict[int, type[Message]] = {
     for cls in (
         *(Hello, HelloReply, Auth, Welcome, Join, Joined),
         *(Error, Ping, Pong, Bye, Probe),
-        *(List, Listing, Open, Opened),
+        *(List, Listing, Read, Content, Open, Opened),
         *(Keep, Kept, Versions, VersionListing, Check, Checked),
         *(Order, OrderStatus, Ordered),
+        *(Sync, Synced),
         *(Names, Entries, Scanned, Block, Pack, FileEnd, IndexRequest, Segment, Dictionary),
-        *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes),
+        *(Need, DictionaryHeld, BaseIndex, Ack, Resend, Done, StreamLost, Streams, Finished, Changes, Pause),
     )
 }
 

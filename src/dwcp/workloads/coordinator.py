@@ -18,13 +18,15 @@ from pathlib import Path
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import DwcpError, FencedError, Interrupted, NotFoundError, UsageError
+from dwcp.errors import DwcpError, FencedError, Interrupted, NotFoundError, UnreachableError, UsageError
 from dwcp.policy.queueing import Backoff, JobState, choose, next_look, parks
 from dwcp.policy.schedule import Settling
 from dwcp.store.job import Job, Known, NewJob, Outcome, Standing
 from dwcp.store.jobs import JobStore
 from dwcp.store.recorder import Note
+from dwcp.transfer.client import connect_as
 from dwcp.transfer.node import Node
+from dwcp.transfer.remote_versions import RemoteVersion
 from dwcp.workloads import plan
 from dwcp.workloads.owners import Owners, StaticOwners
 from dwcp.workloads.performing import Performance, run
@@ -239,6 +241,16 @@ class Workloads:
             self._watchers[name][1].changed(time.monotonic())
         self._note("workload", "pause" if paused else "resume", name=name)
         self._wake.set()
+
+    async def versions(self, name: str, target: str) -> list[RemoteVersion]:
+        """Asks the target's peer, oldest first. Raises NotFoundError, UnreachableError, or what the peer answers."""
+        if target not in plan.workload_of(self._config(), name).targets:
+            raise NotFoundError(f"workload {name!r} has no target {target!r}")
+        peer, _, path = target.partition(":")
+        if peer in self._closed_peers():
+            raise UnreachableError(f"{peer} is not asked: its circuit breaker is open (`dwcp breaker list`)")
+        async with connect_as(self._node(), peer) as connected:
+            return await connected.versions(path)
 
     # -- ownership: `workloads.ownership.Work` -------------------------------------------------------------------------
 

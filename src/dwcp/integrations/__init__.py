@@ -1,0 +1,1 @@
+"""Interfaces that other programs know, in front of the library."""
