@@ -62,7 +62,7 @@ class Cluster:
     def await_content(self, name: str, text: str) -> None:
         def arrived() -> bool:
             with suppress(FileNotFoundError):
-                return (self.data(name) / "table").read_text() == text
+                return (self.data(name) / "table").read_bytes() == text.encode()
             return False
 
         wait_until(arrived, f"{text!r} is at {name}")
@@ -184,7 +184,7 @@ def test_an_owner_that_wakes_up_in_the_middle_of_a_write_writes_nothing(cluster:
 
         wait_until(arriving, f"{name} is receiving")
     cluster.signal("node1", signal.SIGSTOP)
-    assert (cluster.data("node2") / "table").read_text() == "first"
+    # what was in the kernel's buffers when it was stopped may still arrive, and be whole
     cluster.await_owner({"node2"}, "node3", BOUND)
     (cluster.data("node2") / "table").write_text("second")
     cluster.await_content("node3", "second")
