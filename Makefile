@@ -9,12 +9,17 @@ SOAK_SEED ?=
 SOAK_FAULTS ?= 200
 SOAK_KILLS ?= 100
 SOAK_FUZZ ?= 120
+SOAK_AGREEMENT ?= 600
 
-.PHONY: run stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
+.PHONY: run run-cluster stop test lint format soak lock docs dashboard dashboard-assets man site dist clean
 .PHONY: bench-dashboard bench-delta bench-forecast bench-health bench-idle bench-loopback bench-scrape bench-sync bench-trees bench-wan
 
 run: $(VENV)/run.stamp  ## the main job: two nodes, a real tree, twice (KEEP=1 leaves the nodes running)
 	$(BIN)/dwcp lab demo --dir $(LAB) $(if $(KEEP),--keep)
+
+run-cluster: $(VENV)/dev.stamp  ## three nodes and three members of etcd: the owner of a workload is killed, another goes on
+	scripts/install-test-tools.sh
+	$(BIN)/dwcp lab cluster --dir $(LAB)-cluster
 
 stop: $(VENV)/run.stamp  ## ends what `make run KEEP=1` left running
 	$(BIN)/dwcp lab down $(LAB)
@@ -33,13 +38,14 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_KILLS, SOAK_FUZZ)
+soak: $(VENV)/soak.stamp  ## random faults, many transfers at once, fuzzing; root (SOAK_SEED, SOAK_FAULTS, SOAK_KILLS, SOAK_FUZZ, SOAK_AGREEMENT)
 	scripts/install-test-tools.sh
 	$(BIN)/python -m tests.soak.fuzz --seconds $(SOAK_FUZZ) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.many
 	$(BIN)/python -m tests.soak.outage
 	unshare --mount $(BIN)/python -m tests.soak.power --cuts $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.managed --kills $(SOAK_KILLS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.soak.agreement --seconds $(SOAK_AGREEMENT) --seeds 3 $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak.connections
 	$(BIN)/python -m tests.soak.sync $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 	$(BIN)/python -m tests.soak --faults $(SOAK_FAULTS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
@@ -102,12 +108,12 @@ site: $(VENV)/dev.stamp  ## the documentation as a site, in build/site; every wa
 
 lock:  ## pins all dependencies anew (needs uv)
 	uv pip compile pyproject.toml requirements/build.in $(LOCK_FLAGS) -o requirements/run.lock
-	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma --extra prediction --extra plot $(LOCK_FLAGS) -o requirements/dev.lock
-	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak $(LOCK_FLAGS) -o requirements/soak.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra rdma --extra prediction --extra plot --extra consensus $(LOCK_FLAGS) -o requirements/dev.lock
+	uv pip compile pyproject.toml requirements/build.in --extra dev --extra soak --extra consensus $(LOCK_FLAGS) -o requirements/soak.lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 clean:
-	rm -rf $(VENV) $(LAB) build dashboard/node_modules dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LAB) $(LAB)-cluster build dashboard/node_modules dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/%.stamp: requirements/%.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ package+=([promtool]=prometheus [prometheus-node-exporter]=prometheus-node-expor
 package+=([debootstrap]=debootstrap)
 package+=([go]=golang-go [protoc]=protobuf-compiler)
 package+=([chromium]=chromium)
+package+=([etcd]=etcd-server [etcdctl]=etcd-client)
 package+=([jq]=jq [groff]=groff-base [netstat]=net-tools [ping]=iputils-ping [shellcheck]=shellcheck [yamllint]=yamllint)
 if [[ ${1:-} == peers ]]; then
   package+=([rclone]=rclone [scp]=openssh-client [sshd]=openssh-server)
@@ -36,8 +37,8 @@ if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
 fi
 # the tests start what they need; what comes as a service is neither started now nor enabled
 services=()
-for name in prometheus prometheus-node-exporter; do
-  [[ " ${missing[*]} " == *" $name "* ]] && [[ -d /run/systemd/system ]] && services+=("$name.service")
+for name in prometheus prometheus-node-exporter etcd; do
+  [[ " ${missing[*]} " =~ \ $name(-server)?\  ]] && [[ -d /run/systemd/system ]] && services+=("$name.service")
 done
 [[ ${#services[@]} -eq 0 ]] || systemctl --quiet --runtime mask "${services[@]}"
 export DEBIAN_FRONTEND=noninteractive

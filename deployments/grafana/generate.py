@@ -252,6 +252,23 @@ def what_is_kept_elsewhere(board: dashboard.Dashboard) -> dashboard.Dashboard:
                 (f"dwcp_workload_damaged_files{{{NODES}}}", "{{workload}} at {{target}}"),
             )
         )
+        .with_panel(
+            lines(
+                "Owners",
+                "1 where a node owns a workload that several may own.",
+                "none",
+                (f"dwcp_workload_owned{{{NODES}}}", "{{workload}} by {{instance}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Consensus",
+                "Nodes that are there, as each one sees it, and how old what it knows is.",
+                "none",
+                (f"dwcp_cluster_nodes{{{NODES}}}", "nodes seen by {{instance}}"),
+                (f"dwcp_consensus_view_age_seconds{{{NODES}}}", "seconds since {{instance}} looked"),
+            )
+        )
     )
 
 

@@ -47,6 +47,12 @@ class RefusedError(DwcpError):
     code = "refused"
 
 
+class FencedError(RefusedError):
+    """A workload's former owner: another one has been at the receiver since."""
+
+    code = "fenced"
+
+
 class AuthenticationError(RefusedError):
     """A peer could not prove the identity that the configuration pins."""
 
@@ -119,6 +125,12 @@ class CircuitOpenError(TemporaryError):
     def __init__(self, message: str, seconds: float = 0.0) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class ConsensusError(TemporaryError):
+    """What the nodes agree through did not answer, or said no; transfers go on without it."""
+
+    code = "consensus"
 
 
 class PartialError(DwcpError):

@@ -14,6 +14,8 @@ from urllib.request import urlopen
 
 import yaml
 
+from dwcp.testing import etcd
+from dwcp.testing.etcd import EtcdCluster
 from dwcp.testing.lab import Lab, LabNode
 from tests.processes import DEADLINE, free_ports, run_dwcp
 from tests.support import random_file, wait_until
@@ -93,7 +95,7 @@ def process(log: Path, *command: str | Path) -> Iterator[None]:
 
 @contextmanager
 def watching(directory: Path) -> Iterator[Watched]:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "health": {"interval": "200ms", "metrics_interval": "200ms"},
         "circuit_breaker": {"failure_threshold": 2, "timeout": "500ms", "max_timeout": "500ms"},
         # declared, and never run: it has all metrics of a workload
@@ -101,6 +103,12 @@ def watching(directory: Path) -> Iterator[Watched]:
     }
     exporter, prometheus = (f"127.0.0.1:{port}" for port in free_ports(2))
     with ExitStack() as stack:
+        if not etcd.missing():
+            agreed = stack.enter_context(EtcdCluster(directory / "etcd", 1))
+            settings["consensus"] = {"enabled": True, "endpoints": agreed.endpoints, "quorum_size": 1}
+            # nobody has anything at its source: it waits for an owner
+            shared = {"source": "/srv/shared", "targets": ["node2:inbox/shared"], "owners": ["node1", "node2"]}
+            settings["workloads"]["shared"] = shared
         lab = stack.enter_context(Lab.up(directory / "lab", settings=settings))
         listen = f"--web.listen-address={exporter}"
         stack.enter_context(process(directory / "exporter.log", "prometheus-node-exporter", listen))

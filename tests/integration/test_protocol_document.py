@@ -375,6 +375,7 @@ def test_the_codecs_codes_and_features_are_the_code() -> None:
         handshake.DICTIONARY,
         handshake.PROBE,
         handshake.VERSIONED,
+        handshake.FENCES,
         handshake.PAUSE,
         handshake.ORDERS,
         handshake.SYNC,

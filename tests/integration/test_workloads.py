@@ -162,6 +162,24 @@ def test_a_file_that_is_replaced_is_seen(pair: Pair) -> None:
     site.run(act)
 
 
+def test_what_is_in_a_source_that_appears_is_seen(pair: Pair) -> None:
+    """Its parent was watched, as for a file."""
+    site = Site(pair)
+    later = pair.directory / "later"
+    site.declare(later={"source": str(later), "targets": ["b:inbox/later"], "on_change": True, "settle": "100ms"})
+    arrived = pair.inbox / "later"
+
+    async def act(workloads: Workloads) -> None:
+        await _until(lambda: workloads.looked_at > 0)
+        later.mkdir()
+        (later / "first").write_bytes(b"")
+        await _until((arrived / "first").exists)
+        (later / "second").write_bytes(b"")
+        await _until((arrived / "second").exists)
+
+    site.run(act)
+
+
 def test_a_source_that_cannot_be_watched_is_named(pair: Pair) -> None:
     site = Site(pair)
     site.declare(db={"source": "/nowhere/at/all", "on_change": True})

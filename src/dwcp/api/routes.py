@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dwcp.api import debug, forecasts, sync, watching, workloads
+from dwcp.api import cluster, debug, forecasts, sync, watching, workloads
 from dwcp.api.endpoint import Endpoint, Json, Parameter, Probe
 from dwcp.api.endpoint import obj as _obj
 from dwcp.config import Config
@@ -323,6 +323,7 @@ ENDPOINTS = (
     *forecasts.ENDPOINTS,
     *watching.ENDPOINTS,
     *workloads.ENDPOINTS,
+    *cluster.ENDPOINTS,
     *sync.ENDPOINTS,
     *debug.ENDPOINTS,
 )

@@ -74,7 +74,13 @@ def workload_document(view: NodeView, name: str) -> dict[str, Any]:
             }
         )
     settings = {key: value for key, value in as_written(workload).items() if key != "targets"}
-    return {"name": name, **settings, "paused": known.paused if known else False, "targets": targets}
+    return {
+        "name": name,
+        **settings,
+        "owner": view.workloads.owner(name),
+        "paused": known.paused if known else False,
+        "targets": targets,
+    }
 
 
 async def _workloads(view: NodeView, request: Request) -> Response:
@@ -238,6 +244,7 @@ _WORKLOAD = obj(
     name="string",
     source="string",
     enabled="boolean",
+    owner="string",
     paused="boolean",
     targets={"type": "array", "items": _STANDING},
 )

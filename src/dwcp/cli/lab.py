@@ -49,6 +49,15 @@ def status(directory: Path) -> None:
         click.echo(f"{name}: {'running' if running else 'stopped'}")
 
 
+@lab.command(short_help="Let an owner die, and another node go on.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where the lab goes.")
+def cluster(directory: Path) -> None:
+    """Start three nodes and three members of etcd, kill the owner of a workload, and tell what happens when."""
+    from dwcp.cli.cluster_demo import run_cluster_demo
+
+    run_cluster_demo(directory)
+
+
 @lab.command(short_help="Ship a real tree twice, once changed, and compare.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where the lab goes.")
 @click.option("--keep", is_flag=True, help="Leave the nodes running, and say where.")

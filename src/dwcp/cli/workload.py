@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 from pydantic import ValidationError
@@ -52,6 +53,9 @@ def workload() -> None:
 @click.option("--keep", help='Versions to keep at each target: all, or like "last 5, daily 7".')
 @click.option("--max-age", help="Age from which on the state at a target counts as stale.")
 @click.option("--verify-every", help="Check the stored versions once in so long.")
+@click.option(
+    "--owner", "owners", multiple=True, metavar="NODE", help="With consensus: may own it; again for each node."
+)
 @click.option("--bandwidth", help="A share of the node's rate (25%), or a rate.")
 @click.option("--priority", type=int, help="0 to 9: its jobs go before those of a lower one.")
 @click.option(
@@ -189,6 +193,25 @@ def pause(name: str, files: Files, overrides: Overrides) -> None:
 def resume(name: str, files: Files, overrides: Overrides) -> None:
     """Let a workload run by itself again."""
     ask_manager(load(files, overrides), "POST", f"/workloads/{name}/resume")
+
+
+@workload.command()
+@click.argument("name")
+@click.argument("node", required=False)
+@click.option("--cancel", is_flag=True, help="Leave it where it is, where it has not been handed over yet.")
+@configured
+def move(name: str, node: str | None, cancel: bool, files: Files, overrides: Overrides) -> None:
+    """Hand workload NAME over to NODE.
+
+    Its owner ends what runs, brings the targets up to date, and lets it go.
+    """
+    if (node is None) != cancel:
+        raise UsageError("name the node that should own it, or --cancel")
+    method, to = ("DELETE", "") if node is None else ("POST", f"?to={quote(node, safe='')}")
+    ask_manager(load(files, overrides), method, f"/workloads/{quote(name, safe='')}/move{to}")
+    click.echo(
+        f"workload {name} stays" if node is None else f"workload {name} goes to {node}; see `dwcp cluster status`"
+    )
 
 
 @workload.command()

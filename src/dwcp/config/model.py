@@ -25,11 +25,11 @@ from dwcp.config.fields import (
     size,
     string,
 )
+from dwcp.config.workloads import NODE_NAME as NODE_NAME
 from dwcp.config.workloads import JobsSection, WorkloadSection
-from dwcp.units import parse_days, parse_minute
+from dwcp.units import format_duration, parse_days, parse_minute
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ADDRESS = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})$"
 UNAVAILABLE = "is not available in this version"
 
@@ -42,6 +42,10 @@ def _not_available(section: str, value: bool) -> bool:
     if value:
         raise ValueError(f"{section} {UNAVAILABLE}; set it to false")
     return value
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("::1", "localhost") or host.startswith("127.")
 
 
 def _address(value: str) -> str:
@@ -254,20 +258,81 @@ class Sync(Section):
         return self
 
 
+ELECTION_HEARTBEATS = 5
+"""etcd refuses an election timeout below so many heartbeats."""
+ENDPOINT = r"^https?://(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})$"
+
+
 class Consensus(Section):
-    """What peers agree on."""
+    """What nodes agree on: who owns a workload, through an etcd cluster."""
 
-    enabled: bool = flag(False, f"Consensus {UNAVAILABLE}.")
-    algorithm: Literal["raft"] = choice("raft", "Algorithm.", "raft")
-    quorum_size: int = integer(3, 1, 9, "Number of voters.")
-    election_timeout: Duration = duration("150ms", "10ms", "1m", "Silence after which a new leader is elected.")
-    heartbeat_interval: Duration = duration("50ms", "1ms", "10s", "How often a leader shows that it lives.")
-    adaptive_mode: bool = flag(False, "Derive both from measured round trips.")
+    enabled: bool = flag(False, "Workloads with `owners` are run by one at a time. Needs the extra `consensus`.")
+    algorithm: Literal["raft"] = choice("raft", "Algorithm: etcd's.", "raft")
+    endpoints: list[Annotated[str, Field(pattern=ENDPOINT)]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Members of the etcd cluster (3.4 or later); http:// on loopback only.",
+        json_schema_extra={"allowed": "a list of https://HOST:PORT", "default": "none"},
+    )
+    ca_file: str = string(
+        "", 'an absolute path, or "" for the system\'s', "Authority (PEM) of the members' certificates.", r"^(/.*)?$"
+    )
+    cert_file: str = string("", 'an absolute path, or "" for none', "This node's certificate (PEM).", r"^(/.*)?$")
+    key_file: str = string("", 'an absolute path, or "" for none', "Its key (PEM).", r"^(/.*)?$")
+    user: str = string("", 'a name, or "" without authentication', "User of the etcd cluster.")
+    password_file: str = string("", 'an absolute path, or "" for none', "File with the user's password.", r"^(/.*)?$")
+    lease: Duration = duration(
+        "10s", "2s", "10m", "Silence after which a node has lost what it owns; whole seconds, rounded up."
+    )
+    shared_workloads: bool = flag(
+        False, "Run workloads that were declared once for the whole cluster: what is in exports goes to peers."
+    )
+    quorum_size: int = integer(
+        3, 1, 9, "Number of voters; the quorum is their majority. Another number at etcd is reported."
+    )
+    election_timeout: Duration = duration(
+        "150ms",
+        "10ms",
+        "1m",
+        "Silence after which a new leader is elected, as etcd has it: what a call waits for. At least five heartbeats "
+        "count, whatever is set.",
+    )
+    heartbeat_interval: Duration = duration(
+        "50ms", "1ms", "10s", "How often a leader shows that it lives, as etcd has it."
+    )
+    adaptive_mode: bool = flag(False, "Take measured round trips to the members into account: ten of them at least.")
 
-    @field_validator("enabled")
+    @property
+    def effective_election(self) -> float:
+        """Seconds; what etcd would accept."""
+        return max(self.election_timeout, ELECTION_HEARTBEATS * self.heartbeat_interval)
+
+    @field_validator("endpoints")
     @classmethod
-    def _enabled(cls, value: bool) -> bool:
-        return _not_available("consensus", value)
+    def _endpoints(cls, value: list[str]) -> list[str]:
+        for endpoint in value:
+            _address(endpoint)
+            host = endpoint.partition("://")[2].rpartition(":")[0].strip("[]")
+            if endpoint.startswith("http://") and not _is_loopback(host):
+                raise ValueError(f"{endpoint} is not encrypted; off loopback write https://")
+        if len(set(value)) < len(value):
+            raise ValueError("an endpoint is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Consensus:
+        if self.enabled and not self.endpoints:
+            raise ValueError("consensus needs endpoints: the members of an etcd cluster, as https://HOST:2379")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file belong together")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file belong together")
+        if self.enabled and self.lease < 2 * self.effective_election:
+            raise ValueError(
+                f"lease ({format_duration(self.lease)}) is shorter than two elections "
+                f"({format_duration(self.effective_election)} each): it would end with every change of the leader"
+            )
+        return self
 
 
 def _default_name() -> str:
@@ -552,6 +617,6 @@ class Config(Section):
         if self.security.tls == "always" and self.transport.enable_rdma:
             raise ValueError("transport.enable_rdma sends blocks unencrypted, which security.tls: always rules out")
         host = self.transport.listen.rpartition(":")[0].strip("[]")
-        if self.security.tls == "never" and not (host == "::1" or host == "localhost" or host.startswith("127.")):
+        if self.security.tls == "never" and not _is_loopback(host):
             raise ValueError("security.tls: never needs transport.listen on a loopback address, like 127.0.0.1:9000")
         return self

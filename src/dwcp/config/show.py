@@ -18,6 +18,7 @@ _RESTART = (
     "http.",
     "security.",
     "telemetry.",
+    "consensus.",
     "transport.listen",
 )
 _RESTART_ALSO = (
@@ -76,6 +77,18 @@ def summary(config: Config) -> list[str]:
         lines.append(f"traces and logs go to {config.telemetry.endpoint}")
     if config.workloads:
         lines.append(f"workloads: {', '.join(config.workloads)}")
+    k = config.consensus
+    if k.enabled:
+        lines.append(
+            f"consensus: owners of workloads are agreed on through etcd at {', '.join(k.endpoints)}, of "
+            f"{k.quorum_size} voters (quorum: {k.quorum_size // 2 + 1}); a node that is silent for "
+            f"{format_duration(k.lease)} loses what it owns"
+        )
+        raised = f", raised from {format_duration(k.election_timeout)}" * (k.effective_election > k.election_timeout)
+        lines.append(
+            f"consensus: an election is reckoned with {format_duration(k.effective_election)}{raised} and heartbeats "
+            f"of {format_duration(k.heartbeat_interval)}"
+        )
     if not config.enabled:
         lines.append("enabled is false: nothing will be transferred")
     if t.enable_rdma:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dwcp.config.fields import Duration, Rate, Section, choice, duration, flag, integer, rate, string
 from dwcp.units import parse_keep, parse_percent, parse_rate
 
+NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}:[^/]+/.*[^/]")
 NEVER_OVER_HTTP = ("before", "after")
 """Commands that a workload runs: whoever has the HTTP token does not get a shell by it."""
@@ -40,6 +41,20 @@ class WorkloadSection(Section):
     delete: bool = flag(True, "Remove at the target what the source does not have.")
     checksum: Literal["xxh3", "blake3"] = choice("xxh3", "Hash of blocks and files on the way.", "xxh3", "blake3")
     bandwidth: str = string("100%", "a percentage of the node's rate, or a rate", "What its transfers may take, each.")
+    owners: list[Annotated[str, Field(pattern=NODE_NAME)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="With consensus: the nodes of which one at a time owns it and runs it, the first one first. Each "
+        "declares it, with its own source and targets. None: every node runs what it declares.",
+        json_schema_extra={"allowed": "a list of names of nodes", "default": "none"},
+    )
+    failover: Literal["complete", "any"] = choice(
+        "complete",
+        "Which copy may take over: complete: one that is wholly of one moment. any: where there is none, also one that "
+        "is half overwritten.",
+        "complete",
+        "any",
+    )
     priority: int = integer(5, 0, 9, "Its jobs go before those of a lower one.")
     max_age: Duration | None = duration(
         None, "1s", "365d", "Age of the newest state at a target (RPO) from which on it counts as stale."
@@ -68,6 +83,13 @@ class WorkloadSection(Section):
                 raise ValueError(f"{target!r} is no target; write PEER:EXPORT/PATH")
         if len(set(value)) < len(value):
             raise ValueError("a target is named twice")
+        return value
+
+    @field_validator("owners")
+    @classmethod
+    def _owners(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("an owner is named twice")
         return value
 
     @field_validator("cron")

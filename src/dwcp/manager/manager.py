@@ -16,11 +16,12 @@ from dwcp.api.server import HttpServer
 from dwcp.config import Config, changed_keys, needs_restart
 from dwcp.config.model import Transport
 from dwcp.config.workloads import WorkloadSection
-from dwcp.errors import ConfigError, NotFoundError, StateError
+from dwcp.errors import ConfigError, NotFoundError, StateError, UsageError
 from dwcp.links.sockopts import Effective
 from dwcp.manager import statedir
 from dwcp.manager.collection import MetricsComponent
 from dwcp.manager.component import Component
+from dwcp.manager.consensus import ConsensusComponent, connector
 from dwcp.manager.descriptors import DescriptorsComponent
 from dwcp.manager.facts import LinkFacts, breaker_facts, node_facts, workload_facts
 from dwcp.manager.memory import MemoryComponent
@@ -39,6 +40,7 @@ from dwcp.profiling import heap
 from dwcp.store import layout
 from dwcp.store.aftermath import Aftermath, aftermath
 from dwcp.store.claim import Claim
+from dwcp.store.fences import FenceRecord
 from dwcp.store.identity import load_or_create
 from dwcp.store.links import Sample
 from dwcp.store.recorder import Recorder
@@ -55,8 +57,11 @@ from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.recording import TransferRecording
 from dwcp.transfer.server import TransportServer
 from dwcp.transfer.shared_state import SharedState
+from dwcp.workloads import shared
 from dwcp.workloads.coordinator import Workloads
 from dwcp.workloads.ordering import OrderDesk
+from dwcp.workloads.ownership import Ownership
+from dwcp.workloads.shared import SharedRecord
 
 RESTART_WITH = {"peers": ("transport",)}
 """Who is restarted with whom: they say at once whether the paths that the transport opens anew carry something. The
@@ -84,6 +89,10 @@ class Manager:
         self.sync = SharedState(lambda: self._config)
         self._runner: Runner | None = None
         self._ending = False
+        self._own_workloads: Mapping[str, WorkloadSection] = config.workloads
+        self._shared: Mapping[str, SharedRecord] = {}
+        self.shared_problems: list[str] = []
+        """What is declared for all nodes and cannot be taken by this one."""
         self._began = time.monotonic()
 
     async def __aenter__(self) -> Manager:
@@ -115,9 +124,20 @@ class Manager:
             self._peers = PeersComponent(
                 self._server.node, lambda: self._config, self._note, lambda: self._look_soon("peers")
             )
+            self._own_workloads = config.workloads
+            if config.consensus.enabled and config.consensus.shared_workloads:
+                self._shared = await asyncio.to_thread(shared.recall, self._state_dir)
+                self._config = self._with_shared(config)
+            self.ownership = self._join_cluster() if config.enabled and config.consensus.enabled else None
             self.workloads = Workloads(
-                lambda: self._config, lambda: self._server.node, self._closed_peers, self._recorder.note
+                lambda: self._config,
+                lambda: self._server.node,
+                self._closed_peers,
+                self._recorder.note,
+                self.ownership,
             )
+            if self.ownership is not None:
+                self.ownership.serve(self.workloads)
             if config.enabled:
                 self._server.node.orders = OrderDesk(
                     lambda: self._config, self.workloads.add_job, self.workloads.get_job
@@ -150,6 +170,33 @@ class Manager:
         statedir.write_run_file(self._state_dir, config.node.name, self.addresses)
         log.info("node is up", node=config.node.name, fingerprint=identity.fingerprint, **self.addresses)
 
+    def _join_cluster(self) -> Ownership:
+        """Raises ConfigError."""
+        return Ownership(
+            lambda: self._config,
+            connector(lambda: self._config.consensus),
+            self._server.node.fences,
+            self._identity.fingerprint,
+            lambda: self.addresses.get("transport", ""),
+            self._recorder.note,
+            self._take_shared,
+        )
+
+    async def _take_shared(self, found: Mapping[str, SharedRecord]) -> None:
+        """What is declared for all nodes has changed. Raises StateError."""
+        if not self._config.consensus.shared_workloads or found == self._shared:
+            return
+        await asyncio.to_thread(shared.remember, self._state_dir, found)
+        self._shared = found
+        self._with_workloads(self._own_workloads)
+
+    def _with_shared(self, config: Config) -> Config:
+        """Beside its own workloads, those that are declared for all nodes."""
+        if not self._config.consensus.shared_workloads:
+            return config
+        ours, self.shared_problems = shared.declared(config, self._shared)
+        return config.model_copy(update={"workloads": {**ours, **config.workloads}})
+
     def _note(self, kind: str, event: str, *, peer: str = "", **detail: Value) -> None:
         """What supervision tells the log has just changed the node's health: probes are answered so at once."""
         self._recorder.note(kind, event, peer=peer, **detail)
@@ -172,6 +219,11 @@ class Manager:
                 PruningComponent(lambda: self._config): ("state",),
                 WorkloadsComponent(self.workloads): ("state", "transport"),
             }
+            if self.ownership is not None:
+                consensus = ConsensusComponent(
+                    self.ownership, lambda: self._config.consensus, lambda: self.shared_problems
+                )
+                components[consensus] = ("workloads",)
             if self._config.prediction.enabled:
                 components[self._prediction] = ("transport",)
             if self._config.sync.enabled:
@@ -228,6 +280,8 @@ class Manager:
 
     def reload(self, config: Config) -> tuple[list[str], list[str]]:
         """Applies what can be applied to a running node: (keys applied, keys that wait for a restart)."""
+        self._own_workloads = config.workloads
+        config = self._with_shared(config)
         changed = changed_keys(self._config, config)
         waiting = [key for key in changed if needs_restart(key)]
         applied = [key for key in changed if key not in waiting]
@@ -259,6 +313,7 @@ class Manager:
         kept = {
             "debug": debug,
             "prediction": prediction,
+            "consensus": old.consensus,
             "sync": config.sync.model_copy(update={"enabled": old.sync.enabled}),
             "enabled": old.enabled,
             "http": old.http,
@@ -311,16 +366,18 @@ class Manager:
         return {name for name, breaker in self._peers.breakers().items() if breaker.state == "open"}
 
     async def add_workload(self, name: str, workload: WorkloadSection) -> None:
+        if name in self._shared:
+            raise UsageError(f"workload {name!r} is declared for all nodes; take that back first: dwcp cluster unshare")
         await asyncio.to_thread(add_workload, self._config, name, workload)
         self._recorder.note("workload", "add", name=name, source=workload.source)
-        self._with_workloads({**self._config.workloads, name: workload})
+        self._with_workloads({**self._own_workloads, name: workload})
 
     async def remove_workload(self, name: str) -> None:
         await asyncio.to_thread(remove_workload, self._config, name)
         self._recorder.note("workload", "remove", name=name)
-        self._with_workloads({key: value for key, value in self._config.workloads.items() if key != name})
+        self._with_workloads({key: value for key, value in self._own_workloads.items() if key != name})
 
-    def _with_workloads(self, workloads: dict[str, WorkloadSection]) -> None:
+    def _with_workloads(self, workloads: Mapping[str, WorkloadSection]) -> None:
         self.reload(self._config.model_copy(update={"workloads": workloads}))
 
     def recoveries(self) -> Mapping[str, RecoveryCounts]:
@@ -350,6 +407,14 @@ class Manager:
 
     def buffers(self) -> PoolStatus:
         return self._server.node.pool.status()
+
+    def fences(self) -> list[FenceRecord]:
+        return self._server.node.fences.known()
+
+    async def unfence(self, key: str) -> None:
+        if not await asyncio.to_thread(self._server.node.fences.forget, key):
+            raise NotFoundError(f"no workload is fenced here as {key!r}")
+        self._recorder.note("cluster", "unfence", workload=key)
 
     def limit(self) -> SendingLimit:
         return SendingLimit(self._server.node.rate_now(), read_limit(self._state_dir) is not None)

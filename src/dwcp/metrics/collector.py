@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dwcp.metrics import sync, workloads
+from dwcp.metrics import cluster, sync, workloads
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.view import NodeView
 from dwcp.supervise.health import Status
@@ -47,7 +47,11 @@ class NodeCollector(Collector):
         yield from self._transport()
         yield from self._transfers()
         yield from self._links()
-        yield from workloads.collect(self._view.config, self._view.workloads.status, time.time())
+        yield from workloads.collect(
+            self._view.config, self._view.workloads.status, self._view.workloads.runs, time.time()
+        )
+        ownership = self._view.ownership
+        yield from cluster.collect(self._view.config, ownership.status if ownership is not None else None, time.time())
         yield from sync.collect(self._view.sync.status)
 
     def _links(self) -> Iterator[Metric]:

@@ -16,8 +16,11 @@ from dwcp.metrics.collector import NodeCollector
 from dwcp.metrics.durations import Durations
 from dwcp.metrics.http import HttpMetrics
 from dwcp.metrics.view import SendingLimit
+from dwcp.ownership.decide import Facts, Owner
 from dwcp.policy.queueing import JobState
 from dwcp.prediction.predictor import LinkView
+from dwcp.registry.interface import Registry
+from dwcp.store.fences import FenceRecord
 from dwcp.store.job import Known
 from dwcp.store.links import Sample
 from dwcp.store.recorder import untold
@@ -27,10 +30,14 @@ from dwcp.supervise.memory import MemoryStatus
 from dwcp.supervise.recovery import RecoveryCounts
 from dwcp.transfer.board import Board, Role, TransferStatus
 from dwcp.transfer.counters import TransportCounters
+from dwcp.transfer.fencing import Fences
 from dwcp.transfer.node import Node
 from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.shared_state import PeerView, SharedState, SyncStatus
 from dwcp.workloads.coordinator import Workloads, WorkloadStatus
+from dwcp.workloads.ledger import Ledger
+from dwcp.workloads.ownership import ClusterStatus, Ownership
+from dwcp.workloads.shared import SharedRecord
 
 _HEAD = """# Metrics
 
@@ -50,6 +57,12 @@ class _ExampleWorkloads(Workloads):
         return WorkloadStatus({"db": Known("db", 0.0, 0.0, 0.0, paused=False)}, [], ended={JobState.DONE: 0})
 
 
+class _ExampleOwnership(Ownership):
+    @property
+    def status(self) -> ClusterStatus:
+        return ClusterStatus(ledger=Ledger(Facts(owners={"db": Owner("node2", 1)})))
+
+
 class _ExampleState(SharedState):
     """One with a peer."""
 
@@ -64,8 +77,11 @@ class _Example:
 
     config = Config.model_validate(
         {
+            "node": {"name": "node1"},
             "storage": {"state_dir": str(Path(tempfile.gettempdir()) / "dwcp")},
-            "workloads": {"db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h"}},
+            "workloads": {
+                "db": {"source": "/srv/db", "targets": ["node2:inbox/db"], "max_age": "1h", "owners": ["node1"]}
+            },
         }
     )
     board = Board()
@@ -75,6 +91,30 @@ class _Example:
     @property
     def workloads(self) -> Workloads:
         return _ExampleWorkloads(lambda: self.config, self._no_node, tuple, untold)
+
+    @property
+    def ownership(self) -> Ownership | None:
+        return _ExampleOwnership(
+            lambda: self.config,
+            self._no_registry,
+            Fences(Path(self.config.storage.state_dir)),
+            "",
+            lambda: "",
+            untold,
+            self._no_shared,
+        )
+
+    async def _no_shared(self, shared: Mapping[str, SharedRecord]) -> None:
+        """Nothing is declared for all nodes."""
+
+    def _no_registry(self, cluster: str, seconds: float) -> Registry:
+        raise NotFoundError("an example has no registry")
+
+    def fences(self) -> list[FenceRecord]:
+        return []
+
+    async def unfence(self, key: str) -> None:
+        """Nothing is fenced."""
 
     @property
     def sync(self) -> SharedState:

@@ -9,6 +9,7 @@ from typing import Protocol
 from dwcp.config import Config
 from dwcp.config.workloads import WorkloadSection
 from dwcp.prediction.predictor import LinkView
+from dwcp.store.fences import FenceRecord
 from dwcp.store.links import Sample
 from dwcp.supervise.breaker import BreakerStatus
 from dwcp.supervise.health import NodeHealth
@@ -19,6 +20,7 @@ from dwcp.transfer.counters import TransportCounters
 from dwcp.transfer.pool import PoolStatus
 from dwcp.transfer.shared_state import SharedState
 from dwcp.workloads.coordinator import Workloads
+from dwcp.workloads.ownership import Ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,20 @@ class NodeView(Protocol):
     @property
     def workloads(self) -> Workloads:
         """Its `status` is cheap; its requests are awaited."""
+        ...
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """None without consensus. Its `status` is cheap; its requests are awaited."""
+        ...
+
+    def fences(self) -> list[FenceRecord]:
+        """Tokens of workloads that this node has let in; reads the disk, and may be called from any thread. Raises
+        StateError."""
+        ...
+
+    async def unfence(self, key: str) -> None:
+        """Raises NotFoundError, StateError."""
         ...
 
     @property

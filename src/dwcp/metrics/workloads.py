@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -11,8 +11,8 @@ from dwcp.policy.queueing import JobState
 from dwcp.workloads.coordinator import WorkloadStatus
 
 
-def collect(config: Config, status: WorkloadStatus, now: float) -> Iterator[Metric]:
-    """`now` in seconds since the epoch."""
+def collect(config: Config, status: WorkloadStatus, runs: Callable[[str], bool], now: float) -> Iterator[Metric]:
+    """`runs`: whether this node runs a workload, and not another owner of it; `now` in seconds since the epoch."""
     jobs = GaugeMetricFamily("dwcp_jobs", "Jobs that have not ended, by state.", labels=["state"])
     for state in (JobState.WAITING, JobState.RUNNING, JobState.PARKED):
         jobs.add_metric([state], status.counts[state])
@@ -44,8 +44,8 @@ def collect(config: Config, status: WorkloadStatus, now: float) -> Iterator[Metr
     standings = {(standing.workload, standing.target): standing for standing in status.standings}
     for name, workload in config.workloads.items():
         known = status.known.get(name)
-        if known is None:
-            # declared since the newest look
+        if known is None or not runs(name):
+            # declared since the newest look, or its owner tells of it
             continue
         paused.add_metric([name], float(known.paused or not workload.enabled))
         if workload.max_age is not None:

@@ -39,6 +39,11 @@ KINDS = {
     "job": ("add", "begin", "done", "cancelled", "parked"),
     "sync": ("stale", "fresh"),
     "workload": ("add", "remove", "pause", "resume"),
+    "cluster": (
+        *("node-there", "node-gone", "owned", "unowned", "hand-over", "move", "refused", "drain", "drain-undone"),
+        *("unfence", "shared", "unshared"),
+        *("trouble", "recovered"),
+    ),
     "snapshot": ("begin", "end", "failed"),
     "restore": ("begin", "end"),
     "upgrade": ("begin", "end"),

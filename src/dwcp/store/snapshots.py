@@ -36,6 +36,7 @@ REASONS = ("interval", "manual", "before-upgrade", "before-restore")
 NOT_STATE = frozenset(
     {
         *("logs", "snapshots", "baselines", "dictionaries", "jobs", "links", "senders", "sync"),
+        *("fences", "session"),
         *("lock", "breakers", "run.json", "health-probe", "restore", "restore.unfinished"),
     }
 )

@@ -34,6 +34,7 @@ from dwcp.transfer.requests import Requests
 from dwcp.transfer.result import TransferResult
 from dwcp.transfer.session import Dialled
 from dwcp.wire import messages as m
+from dwcp.wire.handshake import FENCES
 from dwcp.wire.paths import check_relative
 from dwcp.wire.tree import Change, TreeOptions
 
@@ -62,6 +63,7 @@ class Peer:
         self.address = address
         self.fingerprint = expected
         """Or `ca:NAME`."""
+        self._features = session.features
         self._node = node
         self._requests = Requests(
             name, partial(tracing.connect, node, name, address, expected), session, node.config.transport.read_timeout
@@ -78,6 +80,7 @@ class Peer:
         names: Iterable[bytes] | None = None,
         on_progress: OnProgress | None = None,
         on_change: OnChange | None = None,
+        fence: m.Fence | None = None,
     ) -> TransferResult:
         """Makes `target` (EXPORT/PATH at the peer) what `source` is: a file, a tree, what is on a block device, or
         whatever a stream yields.
@@ -85,7 +88,8 @@ class Peer:
         With an empty PATH, or one that ends in a slash, the source's own name is put inside. `delete` removes below
         `target` what the source does not have. `tree`: what else is kept, left out and told; `names`: only these below
         the source, directories without their content. `on_progress` is called from another thread, about 5 times a
-        second; so is `on_change`, with each name that is changed at the peer.
+        second; so is `on_change`, with each name that is changed at the peer. `fence`: under whose ownership of a
+        workload, for a peer that `keeps_fences`.
 
         Raises PartialError when single files failed; UnreachableError, TimeoutExpired, RefusedError, NotFoundError,
         StorageError or another DwcpError when the transfer did. Cancelling keeps what had arrived for the next try.
@@ -102,7 +106,14 @@ class Peer:
             remote = _remote_path(target, None)
             order_source = StreamSource(source)
         return await self._send(
-            order_source, remote, tree, on_change, delete=delete, checksum=checksum, on_progress=on_progress
+            order_source,
+            remote,
+            tree,
+            on_change,
+            delete=delete,
+            checksum=checksum,
+            on_progress=on_progress,
+            fence=fence,
         )
 
     async def send_source(
@@ -121,8 +132,9 @@ class Peer:
         delete: bool,
         checksum: Checksum,
         on_progress: OnProgress | None = None,
+        fence: m.Fence | None = None,
     ) -> TransferResult:
-        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=source)
+        order = self._order(remote, tree, on_change, delete=delete, checksum=checksum, source=source, fence=fence)
         try:
             return await self._run(order, on_progress)
         finally:
@@ -194,16 +206,16 @@ class Peer:
 
         return await _cancellable(partial(look, self, job), self._requests.hang_up)
 
-    async def keep_version(self, path: str, keep: str = "all") -> KeptVersion:
+    async def keep_version(self, path: str, keep: str = "all", *, fence: m.Fence | None = None) -> KeptVersion:
         """Makes a version of what is at `path` (EXPORT/PATH) now, where it differs from the newest one, and removes
         those that the rules do not keep (`last 5, daily 7`).
 
-        Raises RefusedError where another peer keeps versions of it, TemporaryError where it changes meanwhile,
-        NotFoundError, UsageError, StorageError.
+        `fence`: as in `send`. Raises RefusedError where another peer keeps versions of it, TemporaryError where it
+        changes meanwhile, NotFoundError, UsageError, StorageError.
         """
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.keep, self, path, keep), self._requests.hang_up)
+        return await _cancellable(partial(remote_versions.keep, self, path, keep, fence), self._requests.hang_up)
 
     async def versions(self, path: str) -> list[RemoteVersion]:
         """Of what is at `path`, oldest first. Raises NotFoundError, RefusedError, StorageError."""
@@ -211,12 +223,14 @@ class Peer:
 
         return await _cancellable(partial(remote_versions.find, self, path), self._requests.hang_up)
 
-    async def check_versions(self, path: str, rate: int | None = None) -> CheckedVersions:
+    async def check_versions(
+        self, path: str, rate: int | None = None, *, fence: m.Fence | None = None
+    ) -> CheckedVersions:
         """Reads all versions of `path` there again, compares, and mends what can be mended; `rate` in bytes per second.
         Raises as `keep_version`."""
         from dwcp.transfer import remote_versions
 
-        return await _cancellable(partial(remote_versions.check, self, path, rate), self._requests.hang_up)
+        return await _cancellable(partial(remote_versions.check, self, path, rate, fence), self._requests.hang_up)
 
     async def restore(
         self,
@@ -256,6 +270,7 @@ class Peer:
         source: Source | None = None,
         destination: tuple[Path, tuple[bytes, ...]] | None = None,
         version: str | None = None,
+        fence: m.Fence | None = None,
     ) -> Order:
         from dwcp.transfer.outbound import Order
 
@@ -273,6 +288,7 @@ class Peer:
             source,
             destination,
             version,
+            fence,
         )
 
     async def _run(self, order: Order, on_progress: OnProgress | None) -> TransferResult:
@@ -280,6 +296,11 @@ class Peer:
 
         outbound = Outbound(self._node, order, on_progress, self._requests.take())
         return await _cancellable(outbound.run, outbound.cancel)
+
+    @property
+    def keeps_fences(self) -> bool:
+        """Whether it keeps former owners of a workload out."""
+        return FENCES in self._features
 
     def leave(self) -> None:
         """Ends the session, where no transfer has taken it. Blocks."""

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
 
@@ -44,8 +45,10 @@ class Committer:
         published: Published,
         failed: Failed,
         fatal: Callable[[DwcpError], None],
+        changing: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """`replacing` learns which name of a held directory is overwritten next; `make_room` removes a directory in a
+        """`changing` is held around each name that is given: it raises where this transfer may not do that any more.
+        `replacing` learns which name of a held directory is overwritten next; `make_room` removes a directory in a
         file's place, or raises."""
         self._directories = Directories(root)
         self._staging = staging
@@ -55,6 +58,7 @@ class Committer:
         self._published = published
         self._failed = failed
         self._fatal = fatal
+        self._changing = changing
         self._condition = threading.Condition()
         self._written: dict[Incoming, list[int]] = {}
         self._ready: list[Incoming] = []
@@ -112,7 +116,8 @@ class Committer:
         for file in ready:
             written.pop(file, None)
             try:
-                self._publish(file)
+                with self._changing():
+                    self._publish(file)
             except DwcpError as error:
                 self._failed(file, error)
             except OSError as error:

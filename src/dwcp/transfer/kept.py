@@ -24,7 +24,9 @@ log = structlog.get_logger()
 
 
 def answer(request: m.Keep | m.Versions | m.Check, root: Root, target: Parts, channel: Channel, peer: str) -> None:
-    """Raises a DwcpError, which is the answer then."""
+    """Whoever was let in with a fence keeps the versions of its workload, whichever peer it is.
+
+    Raises a DwcpError, which is the answer then."""
     with VersionStore(root, target, create=isinstance(request, m.Keep)) as store:
         match request:
             case m.Keep():
@@ -44,12 +46,16 @@ def open_version(root: Root, target: Parts, version: str) -> Root:
         root.close()
 
 
+def _owner(request: m.Keep | m.Check, peer: str) -> str:
+    return f"workload {request.fence.workload}" if request.fence is not None else peer
+
+
 def _keep(store: VersionStore, request: m.Keep, peer: str) -> m.Kept:
     try:
         rules = parse_keep(request.rules)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    made = make_version(store, peer, rules, datetime.datetime.now(datetime.UTC))
+    made = make_version(store, _owner(request, peer), rules, datetime.datetime.now(datetime.UTC), heir_of=peer)
     if made.fresh or made.pruned:
         log.info(
             "version kept",
@@ -73,7 +79,7 @@ def _list(store: VersionStore, channel: Channel) -> None:
 def _check(store: VersionStore, request: m.Check, channel: Channel, peer: str) -> m.Checked:
     # a peer that has gone shows when something is sent to it
     pace = Pace(request.rate or None, lambda: channel.send(m.Ping()))
-    found = check_versions(store, peer, pace)
+    found = check_versions(store, _owner(request, peer), pace, heir_of=peer)
     if found.damaged or found.healed:
         log.warning(
             "stored files were damaged",

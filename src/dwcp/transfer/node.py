@@ -28,6 +28,7 @@ from dwcp.transfer.channel import Meter
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.credentials import Credentials, CredentialStore
 from dwcp.transfer.dictionaries import Taken, Trained
+from dwcp.transfer.fencing import Fences
 from dwcp.transfer.pacing import Pacer
 from dwcp.transfer.pool import BufferPool
 from dwcp.transfer.rdma import Rdma
@@ -36,6 +37,7 @@ from dwcp.tuning.timetable import Period, rate_at
 from dwcp.units import parse_days, parse_minute
 from dwcp.wire.handshake import (
     DICTIONARY,
+    FENCES,
     ORDERS,
     PAUSE,
     PROBE,
@@ -88,6 +90,7 @@ class Node:
         self.meter = Meter()
         self.tally = Tally()
         self.rdma = Rdma(lambda: self.config)
+        self.fences = Fences(state_dir)
         self.orders: Orders | None = None
         """Where it sends what peers tell it to."""
         self.telemetry = telemetry_of(config.telemetry, config.node.name)
@@ -198,6 +201,7 @@ class Node:
             DICTIONARY: self.config.compression.enable_dictionary,
             PROBE: True,
             VERSIONED: True,
+            FENCES: True,
             READ: True,
             PAUSE: True,
             ORDERS: self.orders is not None,

@@ -40,7 +40,13 @@ from dwcp.transfer.source import Source
 from dwcp.transfer.streams import StreamKeeper
 from dwcp.tuning.leaves import USUAL_LOG, leaf_log
 from dwcp.wire import messages as m
-from dwcp.wire.handshake import DICTIONARY, PAUSE, SEGMENT, TRACES
+from dwcp.wire.handshake import (
+    DICTIONARY,
+    FENCES,
+    PAUSE,
+    SEGMENT,
+    TRACES,
+)
 from dwcp.wire.tree import Change, TreeOptions
 
 FIRST_RETRY = 0.5
@@ -71,6 +77,7 @@ class Order:
     """A directory, and the name below it."""
     version: str | None = None
     """To get a version instead of what is there now; see `m.Open`."""
+    fence: m.Fence | None = None
 
     @property
     def direction(self) -> str:
@@ -298,6 +305,7 @@ class Outbound:
             tree=order.tree if "trees" in session.features else None,
             version=order.version,
             traceparent=self._span.traceparent if TRACES in session.features else None,
+            fence=order.fence if FENCES in session.features else None,
         )
         control.send(request)
         return 1 << leaf

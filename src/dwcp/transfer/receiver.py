@@ -13,7 +13,16 @@ from functools import partial
 
 import structlog
 
-from dwcp.errors import DwcpError, IntegrityError, ProtocolError, RefusedError, TemporaryError, fault, from_code
+from dwcp.errors import (
+    DwcpError,
+    FencedError,
+    IntegrityError,
+    ProtocolError,
+    RefusedError,
+    TemporaryError,
+    fault,
+    from_code,
+)
 from dwcp.files.attributes import Attributes
 from dwcp.files.root import FATAL, Parts, Root, failure
 from dwcp.files.staging import NoStaging, Staging
@@ -28,6 +37,7 @@ from dwcp.transfer.commit import Committer
 from dwcp.transfer.counters import Tally
 from dwcp.transfer.dictionaries import Taken
 from dwcp.transfer.engine import Engine
+from dwcp.transfer.fencing import UNFENCED, Ticket, Unfenced
 from dwcp.transfer.incoming import Incoming
 from dwcp.transfer.plan import Plan, Planner
 from dwcp.transfer.pool import BufferPool
@@ -71,11 +81,12 @@ class Receiver(Engine):
         unprivileged: str = "",
         tell: Callable[[list[Change]], None] | None = None,
         pauses: bool = False,
+        ticket: Ticket | Unfenced = UNFENCED,
     ) -> None:
         """Writes `target` and what is below it, in `root`, which it takes over. `unprivileged`: why owners, devices and
         the like are not to be kept, whatever `tree` asks for. `dictionaries`: where the sender may bring some. `tell`
-        learns what changes, where `tree` asks for that. `pauses`: the peer can be asked for a pause. Raises a DwcpError
-        where it can't."""
+        learns what changes, where `tree` asks for that. `pauses`: the peer can be asked for a pause. `ticket`: asked
+        before anything is changed, and closed by the caller. Raises a DwcpError where it can't."""
         super().__init__(control)
         control.max_body = MAX_ENTRIES_BODY
         self._hash = HASHES[checksum]
@@ -95,6 +106,7 @@ class Receiver(Engine):
         self._root = root
         self._options = tree
         self._tell = tell if tree.itemize else None
+        self._ticket = ticket
         self._pauses = pauses
         self._paused = False
         """As the sender said last."""
@@ -135,9 +147,10 @@ class Receiver(Engine):
             published=self._published,
             failed=self._fail,
             fatal=self.tell_and_abort,
+            changing=ticket.changing,
         )
         self._writer = Writer(
-            root, self._staging, self._attributes, self._planner, pool, self._hash, self.finished.is_set
+            root, self._staging, self._attributes, self._planner, pool, self._hash, self.finished.is_set, ticket.check
         )
         self._arrivals = Arrivals(
             control,
@@ -292,7 +305,8 @@ class Receiver(Engine):
             self._submit(self._planning, self._delete_first)
 
     def _delete_first(self) -> None:
-        self._problems += self._tree.delete()
+        with self._ticket.changing():
+            self._problems += self._tree.delete()
         self._deleted_first = True
 
     def _entries(self, message: m.Entries, body: bytes) -> None:
@@ -332,7 +346,8 @@ class Receiver(Engine):
             self._files[number] = file
             self._attributes.note_what_is_lost(entry)
             try:
-                plan = self._planner.plan(file)
+                with self._ticket.held():
+                    plan = self._planner.plan(file)
             except DwcpError as error:
                 self._fail(file, error)
                 continue
@@ -526,7 +541,8 @@ class Receiver(Engine):
     def _keep(self, file: Incoming) -> None:
         """Every leaf of what is here was found unchanged: only the metadata follow."""
         if file.what:
-            self._attributes.apply(self._writer.base_fd(file), file.entry)
+            with self._ticket.changing():
+                self._attributes.apply(self._writer.base_fd(file), file.entry)
             self._report_file(file)
         self._control.send(m.Done(files=[], unchanged=[(file.id, 1)]))
         self._settle(file)
@@ -570,7 +586,10 @@ class Receiver(Engine):
             self._tell(changes)
 
     def _fail(self, file: Incoming, error: DwcpError) -> None:
-        """The file cannot be received; the others go on."""
+        """The file cannot be received; the others go on, unless none of them may be written any more."""
+        if isinstance(error, FencedError):
+            self.tell_and_abort(error)
+            return
         log.warning("a file could not be received", path=display(b"/".join(file.target)), reason=str(error))
         self._control.send(m.Error(code=error.code, message=str(error), file=file.id))
         self.progress.failed(str(error), temporary=isinstance(error, TemporaryError))
@@ -597,13 +616,16 @@ class Receiver(Engine):
         if self._options.dry_run:
             self._problems += self._tree.delete() if complete else []
         else:
-            self._problems += self._tree.finish(complete=complete)
+            with self._ticket.changing():
+                self._problems += self._tree.finish(complete=complete)
         self._tell_changes()
         for line in self._problems:
             self.progress.failed(line)
         self._staging.sync()
         self.progress.deleted = self._tree.deleted
         self.verified = not self.progress.errors
+        if self.verified and scanned.complete:
+            self._ticket.completed()
         self.progress.notes = self._attributes.notes()
         message = m.Finished(
             deleted=self._tree.deleted, verified=self.verified, errors=self._problems[:64], notes=self.progress.notes

@@ -55,9 +55,9 @@ class CheckedVersions:
     lines: list[str]
 
 
-def keep(peer: Peer, path: str, rules: str) -> KeptVersion:
+def keep(peer: Peer, path: str, rules: str, fence: m.Fence | None) -> KeptVersion:
     """See `Peer.keep_version`; blocks, as all here."""
-    (answer,) = peer.request(m.Keep(path=os.fsencode(path), rules=rules), m.Kept, VERSIONED)
+    (answer,) = peer.request(m.Keep(path=os.fsencode(path), rules=rules, fence=fence), m.Kept, VERSIONED)
     return KeptVersion(_version(answer.version), answer.fresh, answer.removed)
 
 
@@ -67,9 +67,9 @@ def find(peer: Peer, path: str) -> list[RemoteVersion]:
     return [_version(entry) for answer in answers for entry in answer.versions]
 
 
-def check(peer: Peer, path: str, rate: int | None) -> CheckedVersions:
+def check(peer: Peer, path: str, rate: int | None, fence: m.Fence | None) -> CheckedVersions:
     """See `Peer.check_versions`."""
-    (answer,) = peer.request(m.Check(path=os.fsencode(path), rate=rate or 0), m.Checked, VERSIONED)
+    (answer,) = peer.request(m.Check(path=os.fsencode(path), rate=rate or 0, fence=fence), m.Checked, VERSIONED)
     return CheckedVersions(
         answer.files, answer.bytes, answer.healed, answer.damaged, answer.removed, list(answer.lines)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from dwcp.transfer import tracing
 from dwcp.transfer.asked import itself, listing, read_range
 from dwcp.transfer.board import Role, State, TransferStatus
 from dwcp.transfer.channel import Channel, Meter
+from dwcp.transfer.fencing import UNFENCED, Ticket, Unfenced
 from dwcp.transfer.kept import answer as answer_about_versions
 from dwcp.transfer.kept import open_version
 from dwcp.transfer.node import Node
@@ -57,6 +59,7 @@ class ServedSession:
         self._engine: Sender | Receiver | None = None
         self._source: TreeSource | None = None
         self._span: Span = NO_SPAN
+        self._ticket: Ticket | Unfenced = UNFENCED
         self._meter = Meter()
         self._lock = threading.Lock()
         self._streams: dict[int, Channel] = {}
@@ -175,10 +178,28 @@ class ServedSession:
 
     def _about_versions(self, request: m.Keep | m.Versions | m.Check) -> None:
         root, target = self._locate(request.path, write=not isinstance(request, m.Versions))
+        ticket: Ticket | Unfenced = UNFENCED
         try:
-            answer_about_versions(request, root, target, self._channel, self.peer)
+            if not isinstance(request, m.Versions):
+                ticket = self._admit(request.fence, request.path)
+            with ticket.held() if isinstance(request, m.Keep) else nullcontext():
+                answer_about_versions(request, root, target, self._channel, self.peer)
         finally:
+            ticket.close()
             root.close()
+
+    def _admit(self, fence: m.Fence | None, path: bytes) -> Ticket | Unfenced:
+        """Raises FencedError for a former owner, RefusedError for whom this node's own declaration of the workload does
+        not name."""
+        if fence is None:
+            return UNFENCED
+        config = self._node.config
+        declared = config.workloads.get(fence.workload.rpartition("/")[2])
+        if declared is not None and declared.owners and self.peer not in declared.owners:
+            raise RefusedError(f"{self.peer} is not among the owners of {fence.workload} that this node knows")
+        name, _, below = os.fsdecode(path).partition("/")
+        local = str(Path(config.storage.exports[name].path) / below)
+        return self._node.fences.admit(fence, self.peer, local, self.interrupt)
 
     def _synchronise(self, request: m.Sync) -> None:
         sync = self._node.sync
@@ -246,6 +267,7 @@ class ServedSession:
         finally:
             self._end_streams()
             engine.close()
+            self._ticket.close()
             if self._source is not None:
                 self._source.close()
             state, text = _outcome(engine)
@@ -331,6 +353,12 @@ class ServedSession:
 
     def _receiver(self, request: m.Open) -> Receiver:
         root, target = self._locate(request.path, write=True)
+        try:
+            if not (request.tree or TreeOptions()).dry_run:
+                self._ticket = self._admit(request.fence, request.path)
+        except DwcpError:
+            root.close()
+            raise
         name = request.path.partition(b"/")[0]
         privileged = self._node.config.storage.exports[os.fsdecode(name)].privileged
         try:
@@ -348,10 +376,12 @@ class ServedSession:
                 tree=request.tree or TreeOptions(),
                 tell=lambda changes: self._channel.send(m.Changes(changes=changes)),
                 unprivileged="" if privileged else f"export {display(name)} is not privileged (storage.exports)",
+                ticket=self._ticket,
                 pauses=PAUSE in self.features,
             )
         except DwcpError:
             root.close()
+            self._ticket.close()
             raise
 
     def _sender(self, request: m.Open) -> Sender:

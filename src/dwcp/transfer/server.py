@@ -138,6 +138,7 @@ class TransportServer:
             threads = list(self._threads)
         for thread in threads:
             thread.join(timeout=max(0.1, deadline + 2 - time.monotonic()))
+        self.node.fences.close()
 
     def apply(self, config: Config) -> None:
         """Uses what can change live from now on."""

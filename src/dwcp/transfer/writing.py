@@ -32,8 +32,10 @@ class Writer:
         pool: BufferPool,
         hash_: Hash,
         ended: Callable[[], bool],
+        check: Callable[[], None],
     ) -> None:
-        """`ended`: whether the transfer has, and nothing long is to go on."""
+        """`ended`: whether the transfer has, and nothing long is to go on; `check` raises where nothing may be written
+        any more."""
         self._root = root
         self._staging = staging
         self._attributes = attributes
@@ -41,6 +43,7 @@ class Writer:
         self._pool = pool
         self._hash = hash_
         self._ended = ended
+        self._check = check
 
     # -- the old version -----------------------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class Writer:
 
     def write_small(self, file: Incoming, content: memoryview) -> None:
         """All of a file, as a temporary one with its metadata."""
+        self._check()
         file.temporary, fd = self._staging.create()
         try:
             _put(file, fd, content, 0, fresh=True)
@@ -120,6 +124,7 @@ class Writer:
 
     def _open(self, file: Incoming) -> tuple[int, bool]:
         """(descriptor, whether nothing was in it when this transfer began)."""
+        self._check()
         with file.lock:
             if file.fd is None and file.journalled:
                 self._planner.open_part(file)

@@ -71,11 +71,11 @@ class Pace:
             time.sleep(min(ahead, _LOOK))
 
 
-def check_versions(store: VersionStore, owner: str, pace: Pace) -> Found:
+def check_versions(store: VersionStore, owner: str, pace: Pace, heir_of: str = "") -> Found:
     """All versions, the newest first, and the live files that the newest knows. Raises as `VersionStore.locked`, and
     what the pace does."""
     found = Found()
-    with store.locked(owner):
+    with store.locked(owner, heir_of):
         good: set[tuple[int, int, str]] = set()
         versions = list(reversed(store.find()))
         for version in versions:

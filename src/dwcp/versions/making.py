@@ -37,13 +37,15 @@ class Made:
     pruned: int
 
 
-def make_version(store: VersionStore, owner: str, keep: Mapping[str, int], now: datetime.datetime) -> Made:
+def make_version(
+    store: VersionStore, owner: str, keep: Mapping[str, int], now: datetime.datetime, heir_of: str = ""
+) -> Made:
     """A version of now, where anything differs from the newest; then removes what `keep` does not keep.
 
     Raises NotFoundError where nothing is at the path, TemporaryError where it changes meanwhile, RefusedError where the
     path is another peer's or has too many versions, StorageError.
     """
-    with store.locked(owner):
+    with store.locked(owner, heir_of):
         found = store.find()
         newest = found[-1] if found else None
         if newest is not None:

@@ -104,8 +104,9 @@ class VersionStore:
         self.close()
 
     @contextlib.contextmanager
-    def locked(self, owner: str) -> Iterator[None]:
-        """For `owner` to change something. What a killed process left half done is removed first.
+    def locked(self, owner: str, heir_of: str = "") -> Iterator[None]:
+        """For `owner` to change something, who takes over what `heir_of` kept. What a killed process left half done is
+        removed first.
 
         Raises RefusedError for anybody but the peer that made the first version, TemporaryError while another has the
         lock, StorageError.
@@ -118,7 +119,7 @@ class VersionStore:
                 raise TemporaryError(
                     f"the versions of {display(b'/'.join(self.target))} are being worked on; try again later"
                 ) from error
-            self._claim(owner)
+            self._claim(owner, heir_of)
             self._sweep()
             yield
         finally:
@@ -188,23 +189,28 @@ class VersionStore:
         except OSError as error:
             raise failure(error, "cannot note the check of version", version.id.encode()) from error
 
-    def _claim(self, owner: str) -> None:
+    def _claim(self, owner: str, heir_of: str) -> None:
         path = self.directory / "about"
         try:
             about = msgspec.json.decode(unseal_all(path.read_bytes()), type=About)
         except FileNotFoundError:
-            try:
-                durable.write(path, seal(msgspec.json.encode(About(manifest.quoted(self.target), owner))))
-            except OSError as error:
-                raise failure(error, "cannot keep versions of", b"/".join(self.target)) from error
+            self._write_about(path, owner)
             return
         except (OSError, DamagedError, msgspec.DecodeError) as error:
             raise StorageError(f"cannot tell whose versions these are ({error}); see {self._where()}/about") from error
-        if about.owner != owner:
+        if about.owner == heir_of:
+            self._write_about(path, owner)
+        elif about.owner != owner:
             raise RefusedError(
                 f"the versions of {display(b'/'.join(self.target))} are kept for {about.owner}, not for {owner}; "
                 f"choose another path, or remove {self._where()} there"
             )
+
+    def _write_about(self, path: Path, owner: str) -> None:
+        try:
+            durable.write(path, seal(msgspec.json.encode(About(manifest.quoted(self.target), owner))))
+        except OSError as error:
+            raise failure(error, "cannot keep versions of", b"/".join(self.target)) from error
 
     def _where(self) -> str:
         return str(self.directory.readlink())

@@ -203,6 +203,17 @@ class Listing(Message):
     more: bool = False
 
 
+class Fence(Struct, omit_defaults=True):
+    """Under whose ownership a workload is written. `workload` names it for all clusters; `token` grows with each
+    owner."""
+
+    workload: Annotated[str, Meta(min_length=1, max_length=128)]
+    token: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+    def __post_init__(self) -> None:
+        self.workload = printable(self.workload, 128)
+
+
 class Read(Message):
     """Some bytes of a file. Further ones may be asked for before the answer is there."""
 
@@ -239,6 +250,8 @@ class Open(Message):
     """get: that version of the path, as the directory that holds it (its content in `tree`, and `manifest`)."""
     traceparent: Name | None = None
     """The initiator's span, as W3C's Trace Context writes it. Only to a peer with the feature `traces`."""
+    fence: Fence | None = None
+    """put: only to a peer with the feature `fences`."""
 
 
 class Opened(Message):
@@ -252,6 +265,8 @@ class Keep(Message):
     path: PathBytes
     rules: Text
     """As in `last 5, daily 7`; `all`."""
+    fence: Fence | None = None
+    """As in OPEN."""
 
 
 class VersionEntry(Struct, array_like=True, frozen=True):
@@ -297,6 +312,8 @@ class Check(Message):
     path: PathBytes
     rate: Count = 0
     """Bytes per second, at the most; 0 for no limit."""
+    fence: Fence | None = None
+    """As in OPEN."""
 
 
 class Checked(Message):

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from dwcp.config import Config
-from dwcp.errors import DwcpError, Interrupted, NotFoundError, UnreachableError, UsageError
+from dwcp.errors import DwcpError, FencedError, Interrupted, NotFoundError, UnreachableError, UsageError
 from dwcp.policy.queueing import Backoff, JobState, choose, next_look, parks
 from dwcp.policy.schedule import Settling
 from dwcp.store.job import Job, Known, NewJob, Outcome, Standing
@@ -27,6 +28,7 @@ from dwcp.transfer.client import connect_as
 from dwcp.transfer.node import Node
 from dwcp.transfer.remote_versions import RemoteVersion
 from dwcp.workloads import plan
+from dwcp.workloads.owners import Owners, StaticOwners
 from dwcp.workloads.performing import Performance, run
 from dwcp.workloads.watching import Watcher
 
@@ -69,8 +71,11 @@ class Workloads:
         node: Callable[[], Node],
         closed_peers: Callable[[], Collection[str]],
         note: Note,
+        owners: Owners | None = None,
     ) -> None:
-        """`closed_peers`: those whose circuit breaker is open."""
+        """`closed_peers`: those whose circuit breaker is open. `owners`: who says what is run here; without, each
+        workload's first owner."""
+        self._owners: Owners = owners or StaticOwners(config)
         self._config = config
         self._node = node
         self._closed_peers = closed_peers
@@ -81,6 +86,8 @@ class Workloads:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: dict[str, tuple[Watcher, Settling]] = {}
         self._wake = asyncio.Event()
+        self._untried: set[str] = set()
+        """Workloads with jobs that wait for their first try."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._ended = dict.fromkeys((JobState.DONE, JobState.PARKED, JobState.CANCELLED), 0)
@@ -91,6 +98,14 @@ class Workloads:
     @property
     def status(self) -> WorkloadStatus:
         return self._status
+
+    def runs(self, workload: str) -> bool:
+        """Whether it is this node that runs it, and not another of its owners."""
+        return self._owners.schedules(workload)
+
+    def owner(self, workload: str) -> str:
+        """The node that runs it, as far as this one knows; empty where nobody does."""
+        return self._owners.owner(workload)
 
     @property
     def problems(self) -> list[str]:
@@ -205,6 +220,13 @@ class Workloads:
         """A run of a workload now (`send`), or a check of its versions (`verify`). Raises NotFoundError, UsageError."""
         workload = plan.workload_of(self._config(), name)
         plan.check_kind(workload, name, kind)
+        if not self._owners.may_run(name):
+            owner = self._owners.owner(name)
+            raise UsageError(
+                f"workload {name!r} is run by {owner}, not by this node: ask there, or move it here"
+                if owner
+                else f"workload {name!r} has no owner now; `dwcp cluster status` says why"
+            )
         ids = await asyncio.to_thread(self._queue, [(name, kind)], self._config(), time.time(), at_once=True)
         self._wake.set()
         return [await self.job(job_id) for job_id in ids]
@@ -229,6 +251,34 @@ class Workloads:
             raise UnreachableError(f"{peer} is not asked: its circuit breaker is open (`dwcp breaker list`)")
         async with connect_as(self._node(), peer) as connected:
             return await connected.versions(path)
+
+    # -- ownership: `workloads.ownership.Work` -------------------------------------------------------------------------
+
+    def pending(self, workload: str) -> bool:
+        running = any(performance.job.workload == workload for performance in self._running.values())
+        return running or workload in self._untried
+
+    async def take_up(self, workload: str) -> None:
+        """Queues a run, unless it is paused; for the workload's owner alone."""
+        known = self._status.known.get(workload)
+        declared = self._config().workloads.get(workload)
+        if self._store_ is not None and declared is not None and declared.enabled and not (known and known.paused):
+            self._untried.add(workload)
+            await asyncio.to_thread(self._queue, [(workload, "send")], self._config(), time.time(), at_once=True)
+        self._wake.set()
+
+    async def put_down(self, workload: str, why: str) -> None:
+        for performance in self._running.values():
+            if performance.job.workload == workload:
+                performance.cancel(why)
+        store = self._store_
+        if store is not None:
+            now = time.time()
+            for job in await asyncio.to_thread(store.jobs, JobState.WAITING):
+                if job.workload == workload:
+                    await asyncio.to_thread(store.cancelled, job.id, now, why)
+        self._untried.discard(workload)
+        self._wake.set()
 
     # -- a look --------------------------------------------------------------------------------------------------------
 
@@ -259,14 +309,20 @@ class Workloads:
         """(jobs that were marked as running, when the next is due). In a thread."""
         store, now = self._store, time.time()
         store.follow(plan.targets_of(config), now)
-        due = plan.due(config, store.known(), settled, now)
+        scheduled = {name: known for name, known in store.known().items() if self._owners.schedules(name)}
+        due = plan.due(config, scheduled, settled, now)
         self._queue(due.asked, config, now)
         # first what is at work: what ends meanwhile is not taken for lost
         at_work = set(self._running)
         for job in store.jobs(JobState.RUNNING):
             if job.id not in at_work:
                 store.wait(job.id, job.attempts, now, "how it ended could not be noted")
-        waiting = {job.id: job for job in store.jobs(JobState.WAITING)}
+        waiting = {
+            job.id: job
+            for job in store.jobs(JobState.WAITING)
+            if not job.workload or self._owners.may_run(job.workload)
+        }
+        self._untried = {job.workload for job in waiting.values() if job.workload and not job.attempts}
         running = [plan.queued(performance.job) for performance in list(self._running.values())]
         queued = [plan.queued(job) for job in waiting.values()]
         ready = []
@@ -304,7 +360,7 @@ class Workloads:
         wanted = {
             name: Path(workload.source)
             for name, workload in config.workloads.items()
-            if workload.on_change and workload.enabled
+            if workload.on_change and workload.enabled and self._owners.schedules(name)
         }
         for name, (watcher, settling) in list(self._watchers.items()):
             if wanted.get(name) != watcher.source or config.workloads[name].settle != settling.seconds:
@@ -338,7 +394,7 @@ class Workloads:
     # -- jobs at work --------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Job) -> None:
-        self._running[job.id] = Performance(self._node(), job)
+        self._running[job.id] = Performance(self._node(), job, partial(self._owners.grant, job.workload))
         self._note("job", "begin", peer=job.peer, id=job.id, what=job.kind, workload=job.workload, target=job.target)
         task = asyncio.create_task(self._see_through(self._running[job.id]), name=f"dwcp-job-{job.id}")
         self._tasks.add(task)
@@ -354,6 +410,7 @@ class Workloads:
         finally:
             self._running.pop(job.id, None)
             self._wake.set()
+            self._owners.job_ended()
 
     def _settle(self, performance: Performance, result: Outcome | DwcpError) -> None:
         """Notes how it ended. In a thread."""
@@ -372,6 +429,13 @@ class Workloads:
                 store.cancelled(job.id, now, reason)
                 self._count(JobState.CANCELLED)
                 self._note("job", "cancelled", peer=job.peer, id=job.id)
+            return
+        if isinstance(result, FencedError):
+            store.cancelled(job.id, now, reason)
+            self._count(JobState.CANCELLED)
+            self._note("job", "cancelled", peer=job.peer, id=job.id)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._owners.refused, job.workload)
             return
         attempts = job.attempts + 1
         backoff = Backoff(settings.backoff, settings.max_backoff, settings.retries)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import structlog
 
-from dwcp.errors import DwcpError, Interrupted, NotFoundError, fault
+from dwcp.errors import DwcpError, Interrupted, NotFoundError, TemporaryError, fault
 from dwcp.files.root import Root
 from dwcp.store.job import Job, Outcome
 from dwcp.telemetry import Attributes, spanning
@@ -20,8 +21,14 @@ from dwcp.transfer.node import Node
 from dwcp.transfer.result import TransferResult
 from dwcp.transfer.source import Source, TreeSource
 from dwcp.units import parse_percent, parse_rate
+from dwcp.wire.messages import Fence
 from dwcp.wire.paths import check_relative
 from dwcp.workloads.hooks import run_hook
+from dwcp.workloads.owners import Grant
+
+LEASE_LOOK = 0.2
+"""Seconds between two looks whether the lease is still there."""
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -34,8 +41,10 @@ class _Options(TypedDict):
 class Performance:
     """`run` blocks; `cancel` may come from any thread."""
 
-    def __init__(self, node: Node, job: Job) -> None:
+    def __init__(self, node: Node, job: Job, grant: Callable[[], Grant | None] = lambda: None) -> None:
+        """`grant`: under whose ownership it writes."""
         self._node = node
+        self._grant = grant
         self.job = job
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,14 +98,16 @@ class Performance:
     async def _perform(self) -> Outcome:
         job = self.job
         node = self._node if job.settings.bandwidth == "100%" else self._node.slowed(partial(_ceiling, job))
+        grant = self._grant()
         if job.kind == "verify":
-            return await self._verify(node)
+            async with connect_as(node, job.peer) as peer:
+                return await self._held(grant, peer, partial(self._verify, peer))
         if job.settings.before:
             await run_hook(job.settings.before, job.settings.hook_timeout, _variables(job))
         ended: DwcpError | None = None
         try:
             async with connect_as(node, job.peer) as peer:
-                result, version = await self._send(peer)
+                result, version = await self._held(grant, peer, partial(self._send, peer))
         except DwcpError as error:
             ended = error
         if job.settings.after:
@@ -105,16 +116,39 @@ class Performance:
             raise ended
         return Outcome(version, result.files, result.bytes, result.wire_bytes)
 
-    async def _send(self, peer: Peer) -> tuple[TransferResult, str]:
+    async def _held(
+        self, grant: Grant | None, peer: Peer, work: Callable[[Fence | None], Coroutine[None, None, T]]
+    ) -> T:
+        """`work` with what it shows the peer. A peer that cannot tell a former owner must not get anything from one:
+        there it ends with the lease. Raises TemporaryError then."""
+        if grant is None:
+            return await work(None)
+        if peer.keeps_fences:
+            return await work(grant.fence)
+        task = asyncio.create_task(work(None))
+        try:
+            while grant.held():
+                done, _ = await asyncio.wait({task}, timeout=LEASE_LOOK)
+                if done:
+                    return task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        raise TemporaryError(
+            f"{self.job.peer} is of a version that cannot tell a former owner of a workload, and the lease of this "
+            f"node has run out; it is tried again when the lease is there"
+        )
+
+    async def _send(self, peer: Peer, fence: Fence | None) -> tuple[TransferResult, str]:
         job, settings = self.job, self.job.settings
         options: _Options = {"delete": settings.delete, "checksum": settings.checksum}  # type: ignore[typeddict-item]
         if settings.ordered_by:
             result = await peer.send_source(_exported(self._node, job.source), job.target, **options)
         else:
-            result = await peer.send(job.source, job.target, **options)
+            result = await peer.send(job.source, job.target, fence=fence, **options)
         if not settings.keep:
             return result, ""
-        return result, (await peer.keep_version(job.target, settings.keep)).version.id
+        return result, (await peer.keep_version(job.target, settings.keep, fence=fence)).version.id
 
     async def _after(self, ended: DwcpError | None) -> None:
         """What the transfer failed with goes before what the hook fails with."""
@@ -126,15 +160,14 @@ class Performance:
             if ended is None:
                 raise
 
-    async def _verify(self, node: Node) -> Outcome:
+    async def _verify(self, peer: Peer, fence: Fence | None) -> Outcome:
         """Where files are damaged at the target beyond its own means, the source heals what it still has."""
         job = self.job
         rate = job.settings.verify_rate // 8 or None
-        async with connect_as(node, job.peer) as peer:
-            checked = await peer.check_versions(job.target, rate)
-            if checked.removed or checked.damaged:
-                await self._send(peer)
-                checked = await peer.check_versions(job.target, rate)
+        checked = await peer.check_versions(job.target, rate, fence=fence)
+        if checked.removed or checked.damaged:
+            await self._send(peer, fence)
+            checked = await peer.check_versions(job.target, rate, fence=fence)
         note = f"{checked.damaged} stored files are damaged: {'; '.join(checked.lines[:3])}" if checked.damaged else ""
         return Outcome(files=checked.files, bytes=checked.bytes, damaged=checked.damaged, note=note)
 

@@ -94,6 +94,9 @@ class Watcher:
                     told = told or not name or event.name == name
                     if not name and event.mask & flags.ISDIR and event.mask & _APPEARS and event.wd in paths:
                         _add(inotify, paths, paths[event.wd] + b"/" + os.fsencode(event.name))
+                if told and name and self.source.is_dir():
+                    # it has become a directory: what is in it counts from now on
+                    return
                 if told:
                     self._changed()
 

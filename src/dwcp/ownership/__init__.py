@@ -1,0 +1,1 @@
+"""Core: who owns a workload, and for how long its owner may say so."""
