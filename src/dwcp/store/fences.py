@@ -1,8 +1,8 @@
-"""Fencing tokens that this node has seen, and what its copies of workloads are: an SQLite database in `fences` in the
-state directory.
+"""Fencing tokens that this node has seen, and what its copies of workloads are: a database (`store.database`) in
+`fences` in the state directory.
 
-Each commit is on the disk before it returns (synchronous=FULL): a token that was let in once keeps all lower ones out,
-through kill -9 and power cuts. It is no part of a snapshot: an older one would let former owners in again.
+A token that was let in once keeps all lower ones out, through kill -9 and power cuts. It is no part of a snapshot: an
+older one would let former owners in again.
 
     key        the cluster and the workload
     highest    token that was let in
@@ -13,21 +13,18 @@ through kill -9 and power cuts. It is no part of a snapshot: an older one would 
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwcp.errors import StateError, UsageError
+from dwcp.errors import UsageError
+from dwcp.store.database import Database
 
 DIRECTORY = "fences"
 FILE = "fences.sqlite"
 MAX_FENCES = 10_000
 """Each is a row; whoever may write an export could make new ones for ever."""
 _VERSION = 1
-_SCHEMA = """CREATE TABLE IF NOT EXISTS fences (
+_SCHEMA = """CREATE TABLE fences (
     key TEXT PRIMARY KEY,
     highest INTEGER NOT NULL DEFAULT 0,
     begun INTEGER NOT NULL DEFAULT 0,
@@ -53,47 +50,25 @@ class FenceStore:
     """Methods may be called from any thread; all raise StateError when the database cannot be used."""
 
     def __init__(self, state_dir: Path) -> None:
-        directory = state_dir / DIRECTORY
-        self._path = directory / FILE
-        self._lock = threading.Lock()
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(f"cannot use {self._path}: {error}; make it writable for this user") from error
-        try:
-            self._prepare()
-        except StateError:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        with self._using() as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise StateError(f"{self._path} is of version {version}, of a newer dwcp; run that one")
-            db.execute(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
+        advice = "free space, and start the manager again"
+        self._db = Database(state_dir / DIRECTORY / FILE, _SCHEMA, _VERSION, alone=False, advice=advice)
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
     def get(self, key: str) -> FenceRecord:
         """All zero for one that was never seen."""
-        with self._using() as db:
+        with self._db.using() as db:
             row = db.execute("SELECT * FROM fences WHERE key = ?", (key,)).fetchone()
         return FenceRecord(*row) if row else FenceRecord(key)
 
     def all(self) -> list[FenceRecord]:
-        with self._using() as db:
+        with self._db.using() as db:
             return [FenceRecord(*row) for row in db.execute("SELECT * FROM fences ORDER BY key")]
 
     def admit(self, key: str, token: int) -> int:
         """The highest token, this one included. Raises UsageError when there are too many keys."""
-        with self._using() as db:
+        with self._db.using() as db:
             (others,) = db.execute("SELECT count(*) FROM fences WHERE key != ?", (key,)).fetchone()
             if others >= MAX_FENCES:
                 raise UsageError(f"{others} workloads are fenced here already; forget some (`dwcp cluster unfence`)")
@@ -107,7 +82,7 @@ class FenceStore:
 
     def begun(self, key: str, token: int, path: str) -> None:
         """What is at `path` is changed from now on."""
-        with self._using() as db:
+        with self._db.using() as db:
             db.execute(
                 "UPDATE fences SET complete = CASE path WHEN ? THEN complete ELSE 0 END, begun = ?, path = ?"
                 " WHERE key = ?",
@@ -116,12 +91,12 @@ class FenceStore:
 
     def completed(self, key: str, token: int, path: str) -> None:
         """What is at `path` is what the owner had."""
-        with self._using() as db:
+        with self._db.using() as db:
             db.execute("UPDATE fences SET begun = ?, complete = ?, path = ? WHERE key = ?", (token, token, path, key))
 
     def own(self, key: str, token: int) -> None:
         """This node is the owner, from now on; what it has is the state."""
-        with self._using() as db:
+        with self._db.using() as db:
             db.execute(
                 "INSERT INTO fences (key, highest, owned) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
                 " owned = max(owned, excluded.owned), highest = max(highest, excluded.highest)",
@@ -130,13 +105,5 @@ class FenceStore:
 
     def forget(self, key: str) -> bool:
         """False where there was none."""
-        with self._using() as db:
+        with self._db.using() as db:
             return db.execute("DELETE FROM fences WHERE key = ?", (key,)).rowcount > 0
-
-    @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._lock:
-                yield self._db
-        except sqlite3.Error as error:
-            raise StateError(f"cannot use {self._path}: {error}; free space, and start the manager again") from error

@@ -1,7 +1,7 @@
-"""The queue of jobs: an SQLite database in `jobs` in the state directory, which outlives its process and power cuts.
+"""The queue of jobs: a database (`store.database`) in `jobs` in the state directory.
 
-Write-ahead log, each commit on the disk before it returns (synchronous=FULL): what was said to be queued is queued. A
-job that was running when its manager was killed waits again when the database is opened.
+What was said to be queued is queued. A job that was running when its manager was killed waits again when the database
+is opened.
 
     jobs          each job, until it has ended and `keep_ended` newer ones have too
     standings     of each workload and target: when it was last asked for, and the newest state that is there
@@ -13,9 +13,7 @@ It is no part of a snapshot (`store.snapshots`): a queue of the past would repea
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import msgspec
 
 from dwcp.errors import NotFoundError, StateError, UsageError
 from dwcp.policy.queueing import JobState
+from dwcp.store.database import Database
 from dwcp.store.job import Job, Known, NewJob, Outcome, Settings, Standing
 
 DIRECTORY = "jobs"
@@ -79,42 +78,20 @@ class JobStore:
 
     def __init__(self, state_dir: Path) -> None:
         """What was running waits again."""
-        directory = state_dir / DIRECTORY
-        self._path = directory / FILE
-        self._lock = threading.Lock()
+        advice = "free space, or move it away to begin anew"
+        self._db = Database(state_dir / DIRECTORY / FILE, _SCHEMA, _VERSION, alone=True, advice=advice)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(f"cannot use {self._path}: {error}; make it writable for this user") from error
-        try:
-            with self._using() as db:
-                # this process alone: then there is no file of shared memory, which a full disk would not hold
-                db.execute("PRAGMA locking_mode = EXCLUSIVE")
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-            with self._changing() as db:
-                self._prepare(db)
+            with self._db.changing() as db:
+                db.execute(
+                    "UPDATE jobs SET state = ?, reason = 'the manager was ended while it ran' WHERE state = ?",
+                    (JobState.WAITING, JobState.RUNNING),
+                )
         except StateError:
             self._db.close()
             raise
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise StateError(f"{self._path} is of version {version}, of a newer dwcp; run that one")
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute(
-            "UPDATE jobs SET state = ?, reason = 'the manager was ended while it ran' WHERE state = ?",
-            (JobState.WAITING, JobState.RUNNING),
-        )
+        self._db.close()
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -122,7 +99,7 @@ class JobStore:
         """Ids. A job of a workload that waits already, or is parked, is taken instead of queued twice; `at_once`: also
         where it is in the pause before its next try."""
         ids = []
-        with self._changing() as db:
+        with self._db.changing() as db:
             for job in jobs:
                 found = self._unstarted(db, job) if job.workload else None
                 if found is None:
@@ -169,7 +146,7 @@ class JobStore:
         """In these states, or all; oldest first."""
         wanted = states or tuple(JobState)
         marks = ", ".join("?" * len(wanted))
-        with self._using() as db:
+        with self._db.using() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE state IN ({marks}) ORDER BY id", wanted)  # noqa: S608
             return [_job(row) for row in rows]
 
@@ -179,19 +156,19 @@ class JobStore:
         states = (JobState.RUNNING, JobState.PARKED, JobState.WAITING)
         order = "CASE state WHEN ? THEN 0 WHEN ? THEN 1 ELSE 2 END, priority DESC, id"
         query = f"SELECT {_COLUMNS} FROM jobs WHERE state IN (?, ?, ?) ORDER BY {order} LIMIT ?"  # noqa: S608
-        with self._using() as db:
+        with self._db.using() as db:
             return [_job(row) for row in db.execute(query, (*states, *states[:2], most))]
 
     def get(self, job_id: int) -> Job:
         """Raises NotFoundError."""
-        with self._using() as db:
+        with self._db.using() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()  # noqa: S608
         if row is None:
             raise NotFoundError(f"no job {job_id}; `dwcp jobs list` has those that are remembered")
         return _job(row)
 
     def counts(self) -> dict[JobState, int]:
-        with self._using() as db:
+        with self._db.using() as db:
             found = dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
         return {state: int(found.get(state, 0)) for state in JobState}
 
@@ -201,7 +178,7 @@ class JobStore:
 
     def finish(self, job: Job, outcome: Outcome, now: float) -> None:
         """Done; and where the workload stands with that, in the same commit."""
-        with self._changing() as db:
+        with self._db.changing() as db:
             _update(
                 db,
                 job.id,
@@ -234,7 +211,7 @@ class JobStore:
 
     def forget_ended(self, keep: int) -> None:
         """All but the newest `keep` of the jobs that have ended."""
-        with self._changing() as db:
+        with self._db.changing() as db:
             db.execute(
                 "DELETE FROM jobs WHERE state IN (?, ?) AND id NOT IN"
                 " (SELECT id FROM jobs WHERE state IN (?, ?) ORDER BY id DESC LIMIT ?)",
@@ -246,7 +223,7 @@ class JobStore:
     def follow(self, targets: Mapping[str, Collection[str]], now: float) -> None:
         """Makes the workloads known that are new; `targets` (PEER:EXPORT/PATH) by workload. What waits for targets and
         workloads that are gone is cancelled, and what the queue knew of them forgotten."""
-        with self._changing() as db:
+        with self._db.changing() as db:
             known = {name for (name,) in db.execute("SELECT name FROM workloads")}
             for name in targets.keys() - known:
                 db.execute("INSERT INTO workloads VALUES (?, ?, 0, 0, 0)", (name, now))
@@ -262,50 +239,30 @@ class JobStore:
                     _update(db, number, state=JobState.CANCELLED, ended_at=now, reason=reason)
 
     def known(self) -> dict[str, Known]:
-        with self._using() as db:
+        with self._db.using() as db:
             rows = db.execute("SELECT name, since, asked_at, verify_asked_at, paused FROM workloads").fetchall()
         return {row[0]: Known(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows}
 
     def asked(self, name: str, kind: str, now: float) -> None:
         """A run or a verification of the workload was asked for."""
         column = "verify_asked_at" if kind == "verify" else "asked_at"
-        with self._changing() as db:
+        with self._db.changing() as db:
             db.execute(f"UPDATE workloads SET {column} = ? WHERE name = ?", (now, name))  # noqa: S608
 
     def pause(self, name: str, *, paused: bool) -> None:
-        with self._changing() as db:
+        with self._db.changing() as db:
             db.execute("UPDATE workloads SET paused = ? WHERE name = ?", (paused, name))
 
     def standings(self) -> list[Standing]:
-        with self._using() as db:
+        with self._db.using() as db:
             rows = db.execute("SELECT workload, target, sent_at, verified_at, version, damaged FROM standings")
             return [Standing(*row) for row in rows]
 
     # -- the database --------------------------------------------------------------------------------------------------
 
     def _set(self, job_id: int, **values: str | int | float) -> None:
-        with self._changing() as db:
+        with self._db.changing() as db:
             _update(db, job_id, **values)
-
-    @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._lock:
-                yield self._db
-        except sqlite3.Error as error:
-            raise StateError(f"cannot use {self._path}: {error}; free space, or move it away to begin anew") from error
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing."""
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
 
 
 def _update(db: sqlite3.Connection, job_id: int, **values: str | int | float) -> None:

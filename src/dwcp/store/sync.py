@@ -1,7 +1,8 @@
-"""What this node knows of others, and others of it (`dwcp.sync`): an SQLite database in `sync` in the state directory.
+"""What this node knows of others, and others of it (`dwcp.sync`): a database (`store.database`) in `sync` in the state
+directory.
 
-Write-ahead log, each commit on the disk before it returns (synchronous=FULL): a node tells others that it has something
-only when a power cut cannot take that from it, because they forget tombstones by it.
+A node tells others that it has something only when a power cut cannot take that from it, because they forget tombstones
+by it.
 
     entries    each key as it is
     history    what keys of applications were before, newest KEPT of each, MAX_HISTORY bytes together
@@ -22,6 +23,7 @@ from pathlib import Path
 import structlog
 
 from dwcp.errors import ProtocolError, StateError
+from dwcp.store.database import open_database, transaction
 from dwcp.sync.entry import APP, Entry, decode, encode
 
 DIRECTORY = "sync"
@@ -58,7 +60,6 @@ class SyncStore:
         self.began_anew = False
         """What it held is lost: whoever knows it has to save it again."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self._db = self._open()
             except sqlite3.DatabaseError as error:
@@ -87,21 +88,15 @@ class SyncStore:
 
     def save(self, changes: Mapping[str, Entry | None], now: float, *, history: bool) -> None:
         """All of it or nothing; None for what is forgotten. `now`: seconds since the epoch."""
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for key, entry in changes.items():
-                    if entry is None:
-                        db.execute("DELETE FROM entries WHERE key = ?", (key,))
-                        continue
-                    content = encode(entry)
-                    db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", (key, content))
-                    if history and key.startswith(f"{APP}/"):
-                        self._remember(db, key, content, now)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        with self._using() as db, transaction(db):
+            for key, entry in changes.items():
+                if entry is None:
+                    db.execute("DELETE FROM entries WHERE key = ?", (key,))
+                    continue
+                content = encode(entry)
+                db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", (key, content))
+                if history and key.startswith(f"{APP}/"):
+                    self._remember(db, key, content, now)
 
     def history(self, key: str) -> list[Past]:
         """Newest first."""
@@ -128,20 +123,8 @@ class SyncStore:
     # -- the database --------------------------------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        db = open_database(self._path, _SCHEMA, _VERSION, alone=False)
         try:
-            self._path.chmod(0o600)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise StateError(f"{self._path} is of version {version}, of a newer dwcp; run that one")
-            if version == 0:
-                db.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-                db.execute("COMMIT")
             # reads all pages once, so that damage is found now
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
