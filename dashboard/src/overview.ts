@@ -8,20 +8,34 @@ import type { NodeDocument } from "./model";
 import type { Store } from "./store";
 import type { Connection } from "./stream";
 import { failed, toast } from "./toast";
+import { countStale } from "./workloads";
 
-const WORDS = { healthy: "All is well", degraded: "Degraded", unhealthy: "Unhealthy" } as const;
+const WORDS = { healthy: "All is well", behind: "Needs a look", degraded: "Degraded", unhealthy: "Unhealthy" } as const;
+
+/** What a healthy node has not done, and will not do by itself. */
+function concerns(node: NodeDocument): string {
+  const stale = countStale(node);
+  const parked = node.jobs?.counts.parked ?? 0;
+  const parts = [stale ? `${format.plural(stale, "workload")} stale` : "", parked ? `${format.plural(parked, "job")} parked` : ""];
+  return parts.filter(Boolean).join(", ");
+}
+
+const glance = (node: NodeDocument): keyof typeof WORDS =>
+  node.health.status === "healthy" && concerns(node) ? "behind" : node.health.status;
 
 export function overview(store: Store): void {
   const chart = new Chart(byId("chart"));
-  store.watch(["node", "health", "components", "peers", "transfers"], () => {
+  // samples come every few seconds, and workloads grow old meanwhile
+  store.watch(["node", "health", "components", "peers", "transfers", "workloads", "jobs", "samples"], () => {
     const document_ = store.document!;
     const { health, node } = document_;
     text(byId("name"), node.name);
-    text(byId("overall"), WORDS[health.status]);
+    const status = glance(document_);
+    text(byId("overall"), WORDS[status]);
     const doing = health.recovery_in_progress ? "A component is being restarted. " : "";
-    text(byId("overall-reason"), sentence(health.reason) + doing);
+    text(byId("overall-reason"), sentence(health.reason) + doing + sentence(concerns(document_)));
     text(byId("uptime"), `Up for ${format.about(format.now() - node.started_at)}.`);
-    attribute(byId("overall-box"), "data-status", health.status);
+    attribute(byId("overall-box"), "data-status", status);
     facts(document_);
     text(byId("footer"), `dwcp ${node.program} · ${node.fingerprint}`);
   });
@@ -69,19 +83,21 @@ function facts(node: NodeDocument): void {
 /** Title and icon of the tab: told at once, because a page in the background is not drawn. */
 export function tab(store: Store, connection: Connection): void {
   const node = store.document;
-  const status = connection.state === "live" && node ? node.health.status : "away";
+  const status = connection.state === "live" && node ? glance(node) : "away";
   const name = node?.node.name ?? "DWCP";
   const running = node ? Object.values(node.transfers).filter((transfer) => transfer.state === "running").length : 0;
   const words = {
     healthy: running ? format.plural(running, "transfer") : "all is well",
+    behind: "needs a look",
     degraded: "degraded",
     unhealthy: "unhealthy",
     away: connection.state === "token" ? "token needed" : "not connected",
   };
   const title = `${name}: ${words[status]}`;
   if (document.title !== title) document.title = title;
-  attribute(byId("icon"), "href", `/dashboard/${status}.svg`);
-  attribute(byId("mark"), "src", `/dashboard/${status}.svg`);
+  const icon = status === "behind" ? "degraded" : status;
+  attribute(byId("icon"), "href", `/dashboard/${icon}.svg`);
+  attribute(byId("mark"), "src", `/dashboard/${icon}.svg`);
 }
 
 function limitDialog(store: Store): void {

@@ -3,7 +3,7 @@
 import { act } from "./act";
 import { attribute, byId, h, joined, Keyed, show, text, type Row } from "./dom";
 import * as format from "./format";
-import type { Target, Workload } from "./model";
+import type { NodeDocument, Target, Workload } from "./model";
 import type { Store } from "./store";
 import { versions } from "./versions";
 
@@ -13,7 +13,7 @@ export function workloads(store: Store): void {
   store.watch(["workloads", "samples"], () => {
     const all = Object.entries(store.document!.workloads ?? {});
     list.render(all.sort(([a], [b]) => a.localeCompare(b)));
-    const stale = all.filter(([, workload]) => Object.values(workload.targets).some((target) => isStale(workload, target))).length;
+    const stale = countStale(store.document!);
     text(byId("workloads-count"), stale ? `${format.count(stale)} stale` : format.count(all.length));
     show(byId("workloads"), all.length > 0);
     show(byId("workloads-link"), all.length > 0);
@@ -93,6 +93,12 @@ function targetRow(name: string, place: string): Row<[Workload, Target]> {
 }
 
 /** As the alert has it: what never came there counts from when the workload was declared. */
+/** Workloads of which a target has something older than was promised. */
+export function countStale(node: NodeDocument): number {
+  const all = Object.values(node.workloads ?? {});
+  return all.filter((workload) => Object.values(workload.targets).some((target) => isStale(workload, target))).length;
+}
+
 function isStale(workload: Workload, target: Target): boolean {
   const from = target.sent_at ?? workload.since;
   return workload.max_age !== undefined && from !== undefined && format.now() - from > workload.max_age;
