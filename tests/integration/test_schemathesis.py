@@ -15,7 +15,7 @@ ENDLESS = {"/debug/pprof/profile"} | {e.path for e in ENDPOINTS if e.media_type 
 """Takes as long as it is asked to, or for ever; tested by hand in test_debug.py."""
 BEYOND_A_SCHEMA = """
 [[operations]]
-include-path-regex = "^/(jobs|limit|workloads)$"
+include-path-regex = "^/(jobs|limit|workloads|cluster/workloads)$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "404"]
 """
 """What is a rate, a schedule or a target, JSON Schema cannot say."""

@@ -184,6 +184,12 @@ _MEMBER = obj(
 )
 _SHARED = obj(name="string", places={"type": "array", "items": {"type": "string"}}, settings="object")
 _FENCE = obj(key="string", highest="integer", begun="integer", complete="integer", owned="integer", path="string")
+_PLACES = {"type": "array", "items": {"type": "string", "description": "NODE:EXPORT/PATH"}, "minItems": 2}
+_NEW_SHARED = {
+    **obj(name={"type": "string", "pattern": NODE_NAME}, places=_PLACES, settings="object"),
+    "required": ["name", "places"],
+    "additionalProperties": False,
+}
 _NO_CLUSTER = "this node is in no cluster"
 
 ENDPOINTS = (
@@ -228,7 +234,7 @@ ENDPOINTS = (
         "Hand a workload over to another node, once what runs has ended",
         obj(name="string", to="string"),
         {202: "it will be", 400: "that node cannot own it", 404: "no such workload, or no cluster"},
-        {"to": Parameter("the node that should own it", required=True)},
+        {"to": Parameter("the node that should own it", {"type": "string", "pattern": NODE_NAME}, required=True)},
         secret=True,
     ),
     Endpoint(
@@ -266,6 +272,7 @@ ENDPOINTS = (
         "first) and `settings`, keys of `workloads.NAME`, hooks excepted",
         _SHARED,
         {202: "nodes take it that have consensus.shared_workloads", 400: "it cannot be meant", 404: _NO_CLUSTER},
+        body=_NEW_SHARED,
         secret=True,
     ),
     Endpoint(

@@ -3,6 +3,7 @@ end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import unicodedata
@@ -119,7 +120,9 @@ class TreeKeeper:
             if status is not None:
                 self.replacing(name, parent, target)
                 os.unlink(name, dir_fd=parent)
-            os.mkdir(name, OWNER_ALL, dir_fd=parent)
+            with contextlib.suppress(FileExistsError):
+                # else another transfer has made it just now
+                os.mkdir(name, OWNER_ALL, dir_fd=parent)
         elif not what & ~TIME and status is not None and status.st_mode & OWNER_ALL == OWNER_ALL:
             return what
         with held_name(name, parent, directory=True) as held:
