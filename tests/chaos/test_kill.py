@@ -168,7 +168,11 @@ def test_a_tree_survives_kills_at_random_moments(lab: Lab, tmp_path: Path) -> No
             wait_until(partial(_is_dead, lab), "it is dead")
             lab = start_node(lab, "node2")
             process.communicate(timeout=60)
-        _finish(_send(lab, tree, target))
+        try:
+            _finish(_send(lab, tree, target))
+        except AssertionError:
+            print((lab.nodes[1].config_file.parent / "manager.log").read_text()[-5000:])
+            raise
         assert compare_trees(tree, inbox / f"tree{round_}") == []
 
 
