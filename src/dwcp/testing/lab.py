@@ -196,21 +196,29 @@ def _await_health(node: LabNode) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     host, port = node.http_url.removeprefix("http://").split(":")
     while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection(host, int(port), timeout=1)
         try:
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
+            # the first one is answered by the manager alone: where the one before was killed, what answers probes for
+            # it may live an instant longer
+            if all(_asked(host, int(port), path) == 200 for path in ("/status", "/health")):
                 return
         except OSError:
             # not up yet, or dead: the next line knows
             if not node.running:
                 break
-        finally:
-            connection.close()
         time.sleep(LOOK)
     _reap(node.pid)
     tail = "\n".join((node.directory / "manager.log").read_text(errors="replace").splitlines()[-10:])
     raise TemporaryError(f"{node.name} did not become healthy; the end of its log:\n{tail}")
+
+
+def _asked(host: str, port: int, path: str) -> int:
+    """The status of the answer. Raises OSError."""
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _remember(directory: Path, nodes: list[LabNode]) -> None:
