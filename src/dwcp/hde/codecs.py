@@ -20,7 +20,7 @@ else:
 
 LEVELS = ("fast", "balanced", "max")
 PROBE = 16 * 1024
-"""Bytes of a block that tell whether compressing all of it can pay."""
+"""Bytes of a block that tell whether compressing it can pay, at three places."""
 WINDOW_LOG_MAX = 24
 """16 MiB, the largest leaf: a frame that asks the decoder for more memory than that is refused."""
 
@@ -115,19 +115,24 @@ _BY_ID = {codec.id: codec for codec in (*CODECS, ZERO)}
 def encode(codec: Codec, level: str, data: Buffer, min_ratio: float) -> tuple[Codec, Buffer]:
     """The body for `data` and the codec that made it: NONE and `data` itself where `min_ratio` is missed.
 
-    A probe of the block's middle saves encoding what will not shrink: media, ciphertext, archives.
+    Probes save encoding what will not shrink: media, ciphertext, archives. There are three, because a pack of files may
+    have a picture in its middle.
     """
     view = memoryview(data).cast("B")
     if codec is NONE or not len(view):
         return NONE, data
     if len(view) >= 4 * PROBE:
-        middle = len(view) // 2
-        if len(codec.encode(view[middle : middle + PROBE], "fast")) * min(min_ratio, 1.05) > PROBE:
+        places = (len(view) * quarter // 4 for quarter in (2, 1, 3))
+        if not any(_shrinks(codec, view[place : place + PROBE], min_ratio) for place in places):
             return NONE, data
     packed = codec.encode(view, level)
     if len(packed) * min_ratio > len(view):
         return NONE, data
     return codec, packed
+
+
+def _shrinks(codec: Codec, probe: memoryview, min_ratio: float) -> bool:
+    return len(codec.encode(probe, "fast")) * min(min_ratio, 1.05) <= len(probe)
 
 
 def encode_names(data: bytes) -> bytes:
