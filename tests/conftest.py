@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Pair
+from tests.support import Pair, logs_kept
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """What one test does to the logs of this process is none of the next one's business."""
+    with logs_kept():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from dwcp.testing.lab import Lab
 from tests.integration.test_http import ask
@@ -57,6 +58,11 @@ def memory(pid: int) -> int:
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _health(port: int) -> tuple[int, Any]:
+    answer = ask(f"127.0.0.1:{port}", "GET", "/health")
+    return answer.status, answer.json
+
+
 def _manager_answers(port: int) -> bool:
     """While more connections wait for it than it may hold, some are turned away."""
     try:
@@ -70,6 +76,8 @@ def disturbed_transfer(lab: Lab, count: int) -> int:
     many bytes the node has grown."""
     sender, receiver = lab.nodes
     port = int(receiver.http_url.rpartition(":")[2])
+    # nodes that start together may look for each other too early; they look again after their interval
+    wait_until(lambda: _health(port)[1]["status"] == "healthy", "the node is healthy while nobody disturbs it")
     before = memory(receiver.pid)
     command = [sys.executable, "-m", "dwcp.cli", "send", "--json", "--config", str(sender.config_file)]
     with subprocess.Popen(
@@ -80,8 +88,8 @@ def disturbed_transfer(lab: Lab, count: int) -> int:
     ) as process:
         with Disturbance(port, count):
             for _ in range(50):
-                answer = ask(f"127.0.0.1:{port}", "GET", "/health")
-                assert (answer.status, answer.json["status"]) == (200, "healthy")
+                status, document = _health(port)
+                assert (status, document["status"]) == (200, "healthy"), document
             wait_until(lambda: _manager_answers(port), "the manager answers what it is asked itself")
             grown = memory(receiver.pid) - before
         _, err = process.communicate(timeout=DEADLINE)

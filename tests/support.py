@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from dwcp import logs
 from dwcp.config import Config
 from dwcp.store.identity import load_or_create
 from dwcp.transfer.board import Board
@@ -37,6 +40,21 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLI
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {seconds} s: {what}")
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def logs_kept() -> Iterator[None]:
+    """A command that runs within this process sets up its logs, which are those of the tests too; they are as before at
+    the end."""
+    level, config, root = logs.level(), structlog.get_config(), logging.getLogger()
+    root_level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        logs.set_level(level)
+        structlog.configure(**config)
+        root.setLevel(root_level)
+        root.handlers[:] = handlers
 
 
 class Pair:

@@ -28,7 +28,7 @@ from dwcp.transfer.shared_state import SharedState
 from dwcp.transfer.sync_session import SyncSession
 from dwcp.wire import messages as m
 from tests.running import Running
-from tests.support import Pair, wait_until
+from tests.support import Pair, logs_kept, wait_until
 
 STALENESS = 10.0
 """Of the nodes here: time for a busy machine."""
@@ -290,7 +290,9 @@ def test_a_file_that_was_damaged_under_way_is_written_anew(two: Two, monkeypatch
 
 
 def _kv(config: Path, *arguments: str, code: int) -> str:
-    done = CliRunner().invoke(main, ["kv", *arguments, "--config", str(config)])
+    with logs_kept():
+        # the nodes beside it go on logging, and what the command logs to ends with it
+        done = CliRunner().invoke(main, ["kv", *arguments, "--config", str(config)])
     assert done.exit_code == code, done.output
     return done.output if code else done.stdout
 

@@ -335,7 +335,7 @@ def test_a_collector_that_comes_back_gets_what_waits() -> None:
         collector.takes = True
         telemetry.begin("put", {"dwcp.path": "taken"}).end({})
         spans_of(collector, "taken", 1)
-        wait_until(lambda: any("is there again" in event for event in events()), "a word of it")
+        wait_until(lambda: any("is there again" in event for event in events()), "a word of its return")
         telemetry.close()
     assert len(events()) == 2
 

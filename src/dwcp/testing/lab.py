@@ -66,7 +66,9 @@ class Lab:
 
 
 def lab_up(directory: Path, nodes: int = 2, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Lab:
-    """Starts `nodes` managers that trust each other, and returns when all are healthy.
+    """Starts `nodes` managers that trust each other, and returns when none is unhealthy.
+
+    One that was up before its peers is degraded until it looks at them again, which is `health.interval` later.
 
     Raises StateError when the directory holds a running lab, TemporaryError when a node does not become healthy; then
     the others are stopped again.
