@@ -29,6 +29,7 @@ class Member:
     """Of its monotonic clock."""
     marks: dict[bytes, int] = field(default_factory=dict)
     disk: dict[str, Entry] = field(default_factory=dict)
+    disk_clock: int = 0
 
 
 class Cluster:
@@ -71,7 +72,10 @@ class Cluster:
 
     def save(self, number: int) -> None:
         member = self.members[number]
-        for key, entry in member.replica.take_changes().items():
+        changes = member.replica.take_changes()
+        if changes:
+            member.disk_clock = member.replica.clock.last
+        for key, entry in changes.items():
             if entry is None:
                 member.disk.pop(key, None)
             else:
@@ -81,7 +85,7 @@ class Cluster:
         """It knows what is on its disk, and no more."""
         member = self.members[number]
         member.replica = self._replica(number)
-        member.replica.load(member.disk.values(), self.clock(number))
+        member.replica.load(member.disk.values(), member.disk_clock, self.clock(number))
         member.marks.clear()
         for other in self.members:
             other.marks.pop(self.ids[number], None)

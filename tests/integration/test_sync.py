@@ -7,9 +7,11 @@ import http.client
 import json
 import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from dwcp.store.records import Record
 from dwcp.store.sync import DIRECTORY, FILE, SyncStore
 from dwcp.store.txlog import LogReader
 from dwcp.sync.entry import Kind, encode
+from dwcp.transfer import shared_state
 from dwcp.transfer.node import Node
 from dwcp.transfer.shared_state import SharedState
 from dwcp.transfer.sync_session import SyncSession
@@ -264,6 +267,20 @@ def test_what_cannot_be_made_durable_is_not_told_on_as_known(two: Two, monkeypat
     two.ours.close()
     two.ours.open(two.pair.identities["a"].fingerprint)
     assert two.ours.get("app/a").newest.value == b"1"
+
+
+def test_stamps_grow_over_a_restart_with_a_clock_set_back(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing on the disk but that."""
+    two.ours.put("app/a", b"old")
+    stamp = two.ours.delete("app/a").newest.stamp
+    wait_until(lambda: two.exchange() > 0 and two.ours.status.entries == 0, "the deletion is forgotten")
+    two.ours.close()
+    past = SimpleNamespace(time=lambda: time.time() - 10.0, monotonic=time.monotonic)
+    monkeypatch.setattr(shared_state, "time", past)
+    two.ours.open(two.pair.identities["a"].fingerprint)
+    assert two.ours.put("app/a", b"new").newest.stamp > stamp
+    two.exchange()
+    assert two.theirs.get("app/a").newest.value == b"new"
 
 
 def test_a_file_that_was_damaged_under_way_is_written_anew(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

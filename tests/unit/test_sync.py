@@ -104,6 +104,77 @@ def test_a_tombstone_is_not_taken_back_from_those_who_have_it_still() -> None:
     assert not made.round.incomplete, "what is missing is known to be gone"
 
 
+@pytest.mark.parametrize("kind", [Kind.LWW, Kind.MVCC])
+def test_a_write_after_a_restart_is_later_than_a_deletion_that_is_forgotten(kind: Kind) -> None:
+    """The clock was set back meanwhile."""
+    cluster = Cluster(4)
+    cluster.members[0].skew = 12.0
+    cluster.put(0, "app/a", b"old", kind, replaces=[])
+    gone = cluster.delete(0, "app/a")
+    _meet(cluster)
+    _meet(cluster)
+    assert not any(len(member.replica) for member in cluster.members)
+    assert not cluster.members[0].disk
+    cluster.restart(0)
+    cluster.members[0].skew = 0.0
+    new = cluster.put(0, "app/a", b"new", kind, replaces=[])
+    assert new.newest.stamp > gone.newest.stamp
+    _meet(cluster)
+    assert [member.replica.state("app/a") for member in cluster.members] == [new] * 4
+
+
+@pytest.mark.parametrize("kind", [Kind.LWW, Kind.MVCC])
+def test_no_stamp_is_given_out_twice_by_a_machine_that_comes_up_with_the_same_time(kind: Kind) -> None:
+    """The others remember not to take back what was deleted: they would not take what has its stamp."""
+    cluster = Cluster(4)
+    begun = cluster.wall(0)
+    dots = [cluster.put(0, "app/a", b"old", kind).newest.dot, cluster.delete(0, "app/a").newest.dot]
+    _meet(cluster)
+    _meet(cluster)
+    assert not cluster.members[0].disk
+    cluster.restart(0)
+    cluster.members[0].skew = begun - cluster.wall(0)
+    dots += [cluster.put(0, "app/a", value, kind).newest.dot for value in (b"1", b"2")]
+    assert dots == sorted(set(dots))
+    _meet(cluster)
+    assert cluster.converged()
+    for number, member in enumerate(cluster.members):
+        entry = member.replica.get("app/a", cluster.wall(number))
+        assert entry is not None
+        assert entry.newest.value == b"2"
+
+
+@pytest.mark.parametrize("kind", [Kind.LWW, Kind.MVCC])
+def test_a_write_after_a_restart_is_not_undone_by_who_has_the_tombstone_still(kind: Kind) -> None:
+    cluster = Cluster(2)
+    cluster.members[0].skew = 12.0
+    cluster.put(0, "app/a", b"old", kind)
+    cluster.delete(0, "app/a")
+    while cluster.members[0].replica.tombstones:
+        cluster.now += 1
+        cluster.exchange(0, 1)
+        cluster.tick(0)
+    assert cluster.members[1].replica.tombstones
+    cluster.restart(0)
+    cluster.members[0].skew = 0.0
+    cluster.put(0, "app/a", b"new", kind)
+    cluster.settle()
+    for number, member in enumerate(cluster.members):
+        entry = member.replica.get("app/a", cluster.wall(number))
+        assert entry is not None, "no write that was answered is lost to an earlier deletion"
+        assert entry.newest.value == b"new"
+
+
+def _meet(cluster: Cluster) -> None:
+    """As in the histories of tests/property/test_sync_replicas.py."""
+    count = len(cluster.members)
+    for _ in range(3):
+        cluster.now += 1
+        for number in range(count):
+            cluster.exchange(number, (number + 1) % count)
+            cluster.tick(number)
+
+
 def test_nothing_is_collected_while_a_peer_was_never_heard_of() -> None:
     cluster = Cluster(3)
     cluster.put(0, "app/a", b"1")

@@ -5,6 +5,7 @@ A node tells others that it has something only when a power cut cannot take that
 by it.
 
     entries    each key as it is
+    clock      the newest stamp that this node gave out or has seen (`sync.clock`): entries that had it may be forgotten
     history    what keys of applications were before, newest KEPT of each, MAX_HISTORY bytes together
 
 A file that is damaged is set aside, and the node begins anew: its peers have what it knew. For the same reason it is no
@@ -38,6 +39,8 @@ CREATE TABLE entries (key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID
 CREATE TABLE history (id INTEGER PRIMARY KEY, key TEXT NOT NULL, seen_at REAL NOT NULL, content BLOB NOT NULL);
 CREATE INDEX history_by_key ON history (key, id)
 """
+_CLOCK = "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), stamp INTEGER NOT NULL)"
+"""Databases of version 1 had none at first, and programs that do not know it can do without."""
 
 log = structlog.get_logger()
 
@@ -86,9 +89,16 @@ class SyncStore:
                 log.warning("an entry that was kept cannot be read", key=key, reason=str(error))
         return entries
 
-    def save(self, changes: Mapping[str, Entry | None], now: float, *, history: bool) -> None:
+    def clock(self) -> int:
+        """As it was saved last; 0 where it never was."""
+        with self._using() as db:
+            (stamp,) = db.execute("SELECT coalesce(max(stamp), 0) FROM clock").fetchone()
+        return int(stamp)
+
+    def save(self, changes: Mapping[str, Entry | None], clock: int, now: float, *, history: bool) -> None:
         """All of it or nothing; None for what is forgotten. `now`: seconds since the epoch."""
         with self._using() as db, transaction(db):
+            db.execute("INSERT OR REPLACE INTO clock VALUES (0, ?)", (clock,))
             for key, entry in changes.items():
                 if entry is None:
                     db.execute("DELETE FROM entries WHERE key = ?", (key,))
@@ -129,6 +139,7 @@ class SyncStore:
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(f"damaged: {found}")
+            db.execute(_CLOCK)
             (size,) = db.execute("SELECT coalesce(sum(length(content)), 0) FROM history").fetchone()
         except BaseException:
             db.close()

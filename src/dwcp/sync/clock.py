@@ -12,7 +12,7 @@ COUNTER_BITS = 16
 
 
 class HybridClock:
-    """Invariant: `last` is at least every stamp that was given out or observed."""
+    """Invariant: `last` is at least every stamp that was given out or observed, in earlier runs too: it is kept."""
 
     def __init__(self, max_skew: float) -> None:
         """`max_skew`: seconds that a stamp of somebody else may be ahead of our wall clock."""

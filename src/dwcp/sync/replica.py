@@ -1,7 +1,7 @@
 """All entries of one node: what is written here, what comes from others, what expires, what is forgotten.
 
 Nothing here asks a clock: `wall` is seconds since the epoch, `now` monotonic seconds. `take_changes` tells what has to
-be made durable; what was heard of others may be told on only once it is (`rounds`).
+be made durable, with `clock.last` of then; what was heard of others may be told on only once it is (`rounds`).
 """
 
 from __future__ import annotations
@@ -90,8 +90,12 @@ class Replica:
     def tombstones(self) -> int:
         return len(self._tombstones)
 
-    def load(self, entries: Iterable[Entry], now: float) -> None:
-        """What was kept from an earlier run. Whatever it is dated, our own stamps are later."""
+    def load(self, entries: Iterable[Entry], last: int, now: float) -> None:
+        """What was kept from an earlier run, and `clock.last` of then: our own stamps are later, though the wall clock
+        may have been set back meanwhile. The entries alone do not tell: what was deleted is forgotten, but others may
+        have the tombstone still, or remember not to take it back. To them a write with its stamp, or an older one, is
+        over already."""
+        self.clock.observe(last)
         for entry in entries:
             self._put(entry, now)
             self._observe(entry)

@@ -120,7 +120,7 @@ class SharedState:
             store = SyncStore(Path(config.storage.state_dir))
             replica = Replica(id_of(fingerprint), max_skew=config.sync.max_clock_skew, rng=random.SystemRandom())
             try:
-                replica.load(store.load(), time.monotonic())
+                replica.load(store.load(), store.clock(), time.monotonic())
             except BaseException:
                 store.close()
                 raise
@@ -232,7 +232,7 @@ class SharedState:
             entry = propose(replica)
             self._unsaved.update(replica.take_changes())
             versioning = self._config().sync.enable_versioning
-            self._database.save({entry.key: entry}, time.time(), history=versioning)
+            self._database.save({entry.key: entry}, replica.clock.last, time.time(), history=versioning)
             replica.accept(entry, time.monotonic())
             self._unsaved.pop(entry.key, None)
             replica.take_changes()
@@ -378,8 +378,9 @@ class SharedState:
         try:
             if store.began_anew:
                 self._unsaved = {**dict(replica.states()), **self._unsaved}
-            if self._unsaved:
-                store.save(self._unsaved, time.time(), history=self._config().sync.enable_versioning)
+            if self._unsaved or store.began_anew:
+                versioning = self._config().sync.enable_versioning
+                store.save(self._unsaved, replica.clock.last, time.time(), history=versioning)
         except StateError as error:
             if not self._failure:
                 log.error("what is known of other nodes cannot be kept", reason=str(error))
