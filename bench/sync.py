@@ -39,7 +39,9 @@ def main() -> int:
     versions = _merge(_batches(rng, _version))
     with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name:
         store = SyncStore(Path(name))
-        durable = _merge(lww, lambda replica: store.save(replica.take_changes(), WALL, history=False))
+        durable = _merge(
+            lww, lambda replica: store.save(replica.take_changes(), replica.clock.last, WALL, history=False)
+        )
         store.close()
     idle, round_bytes, entry_bytes = _round(rng)
     rows = [
