@@ -9,8 +9,11 @@ from starlette.requests import Request
 
 from dwcp.errors import UsageError
 
+MAX_BODY = 64 * 1024
+"""Bytes of a body: the longest workload is far shorter."""
 
-async def read_object(request: Request, most: int) -> dict[str, Any]:
+
+async def read_object(request: Request, most: int = MAX_BODY) -> dict[str, Any]:
     """Raises UsageError for what is no JSON object, or has more than `most` bytes."""
     content = bytearray()
     async for chunk in request.stream():

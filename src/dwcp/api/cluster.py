@@ -21,9 +21,6 @@ from dwcp.workloads.owners import policy_of
 from dwcp.workloads.ownership import ClusterStatus, Ownership
 from dwcp.workloads.shared import SharedRecord
 
-MAX_BODY = 64 * 1024
-"""Bytes of a request's body: the longest workload is far shorter."""
-
 
 def cluster_document(view: NodeView) -> dict[str, Any]:
     """What the node knows now; only `enabled` is true of one without consensus."""
@@ -129,7 +126,7 @@ async def _undrain(view: NodeView, request: Request) -> Response:
 
 
 async def _share(view: NodeView, request: Request) -> Response:
-    body = await read_object(request, MAX_BODY)
+    body = await read_object(request)
     try:
         record = msgspec.convert({key: value for key, value in body.items() if key != "name"}, SharedRecord)
     except msgspec.ValidationError as error:

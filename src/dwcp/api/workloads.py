@@ -29,8 +29,6 @@ from dwcp.store.job import Job
 from dwcp.transfer.remote_versions import RemoteVersion
 from dwcp.workloads.plan import jobs_of, workload_of
 
-MAX_BODY = 64 * 1024
-"""Bytes of a request's body: the longest workload is far shorter."""
 JOB_KEYS = ("source", "target", "delete", "checksum", "priority", "keep", "bandwidth")
 
 
@@ -92,7 +90,7 @@ async def _workload(view: NodeView, request: Request) -> Response:
 
 
 async def _add_workload(view: NodeView, request: Request) -> Response:
-    body = await read_object(request, MAX_BODY)
+    body = await read_object(request)
     name = body.pop("name", None)
     if not isinstance(name, str):
         raise UsageError("name is missing, or no text")
@@ -163,7 +161,7 @@ async def _job(view: NodeView, request: Request) -> Response:
 
 
 async def _add_job(view: NodeView, request: Request) -> Response:
-    body = await read_object(request, MAX_BODY)
+    body = await read_object(request)
     unknown = body.keys() - JOB_KEYS
     if unknown:
         raise UsageError(f"unknown: {', '.join(sorted(unknown))}; a job has {', '.join(JOB_KEYS)}")

@@ -227,7 +227,7 @@ class Planner:
                     return
                 self._hash_leaf(file, leaf, file.part.fd if file.part else -1, HERE)
                 if not journalled and file.journal is not None and file.origin[leaf] == HERE:
-                    file.journal.add(leaf, bytes(file.hashes[leaf * file.hash_size : (leaf + 1) * file.hash_size]))
+                    file.journal.add(leaf, file.digest(leaf))
         if file.base is None:
             return
         try:
